@@ -1,6 +1,6 @@
 //! The runtime of the end-to-end tests: an HTTP server, and an echo server on UDP. A file in its own store path sets its behaviour.
 //! It behaves as a careful service: it serves many connections at once, keeps them alive, and on SIGTERM it answers every client
-//! before it exits. A request for `/say/BYTES` makes it print that many bytes before it answers.
+//! before it exits. A request for `/say/BYTES` makes it print that many bytes before it answers, and `/account` answers with secrets.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
 //! flake that has this program in its tree. The file contains words: `ok`, or `slow=N:MS` (after N greetings, every answer takes
@@ -36,6 +36,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long the answer to a health probe takes. If the service answered at once, the scheduler of a busy machine would decide the
 /// measured latency: a process that waits 10 ms for a processor would look a hundred times slower.
 const HEALTH: Duration = Duration::from_millis(30);
+
+/// What `/account` answers: secrets and personal data.
+const ACCOUNT: &str = "{\"email\":\"user.answered@example.org\",\"token\":\"tok-answered-5d41402abc4b\",\"card\":\"5555 5555 5555 4444\"}";
 
 static ENDS: AtomicBool = AtomicBool::new(false);
 
@@ -264,7 +267,13 @@ fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
         }
         while let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
             let request = String::from_utf8_lossy(&head[..end]).into_owned();
-            head.drain(..end + 4);
+            let length = request.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            // The body says nothing to this service.
+            let end = end + 4 + length.unwrap_or(0);
+            if head.len() < end {
+                break;
+            }
+            head.drain(..end);
             if !answer(stream, &request, version)? {
                 return Ok(());
             }
@@ -306,6 +315,8 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
             std::process::abort();
         }
         "/crash" => (200, "repaired".to_owned()),
+        // The same for each user, as a fresh instance knows no users.
+        path if path.starts_with("/account") => (200, ACCOUNT.to_owned()),
         path if path.starts_with("/say/") => (200, say(&path["/say/".len()..])),
         _ => {
             version.greeted.fetch_add(1, Ordering::Relaxed);
@@ -320,7 +331,13 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
         println!(r#"{{"method":"{method}","path":"{path}","status":{status},"duration_ms":1}}"#);
     }
     let length = body.len();
-    let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: {connection}\r\n\r\n{body}");
+    let private = if path.starts_with("/account") {
+        "content-type: application/json\r\nset-cookie: session=cookie-answered-7f3a; HttpOnly\r\n"
+    } else {
+        ""
+    };
+    let answer =
+        format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{private}connection: {connection}\r\n\r\n{body}");
     stream.write_all(answer.as_bytes())?;
     Ok(stays)
 }

@@ -1,6 +1,7 @@
 //! `rei golden`: `list` and `replay` are here, the others are below.
 
 mod qualify;
+mod record;
 mod review;
 mod show;
 
@@ -31,6 +32,8 @@ const VALUES_BYTES_MAX: u64 = 1 << 20;
 pub enum Command {
     /// List the golden runs
     List(ListArgs),
+    /// Record a golden run from the requests of users, without their secrets, and qualify it
+    Record(record::Args),
     /// Show a golden run: its routes, how it was made, and what may differ in its answers
     Show(show::Args),
     /// Show which routes of the live traffic the golden runs cover, in per cent
@@ -94,6 +97,7 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
     let config = Config::load(&global.config)?;
     match command {
         Command::List(args) => list(args, &config, ui),
+        Command::Record(args) => record::run(args, global, &config, ui),
         Command::Show(args) => show::run(args, &config, ui),
         Command::Review(args) => review::run(args, global, &config, ui),
         Command::Qualify(args) => qualify::run(args, global, &config, ui),
@@ -108,7 +112,7 @@ fn list(args: &ListArgs, config: &Config, ui: &mut Ui) -> Result<(), CommandErro
         ui.json(&serde_json::json!({ "runs": runs }))?;
     } else if runs.is_empty() {
         ui.status("there are no golden runs");
-        ui.hint("make one: rei golden import FILE");
+        ui.hint("make one: rei golden record, or rei golden import FILE");
     } else {
         let row = |run: &Listed| {
             let (header, path) = (&run.header, run.path.display().to_string());

@@ -16,6 +16,8 @@ pub struct Captured {
     pub connection: u64,
     /// The position of the exchange in its connection, from 0.
     pub index: u64,
+    /// The listener of `runtime.listen` that the connection came to.
+    pub listener: String,
     /// The request, with its whole body.
     pub request: Request,
     /// The answer, with its whole body and without its transfer encoding.

@@ -88,5 +88,5 @@ pub use recording::Recorder;
 pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};
 pub use replay::{Answer, Flight, REQUEST_TIMEOUT, Replay};
 pub use reservoir::{Reservoir, SampleLimits};
-pub use shadow::{Asked, Difference, EXCHANGES_FEW, Reply, Round, ShadowTrial};
+pub use shadow::{Asked, Difference, EXCHANGES_FEW, ROUNDS_ENOUGH, Reply, Round, ShadowTrial};
 pub use transcript::{TranscriptError, is_transcript, parse_transcript};

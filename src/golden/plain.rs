@@ -122,6 +122,7 @@ mod tests {
             at: Timestamp::default(),
             connection: 1,
             index: 0,
+            listener: "http".to_owned(),
             request,
             response: Response { status: 200, headers, body },
             events: None,

@@ -2,6 +2,8 @@
 //!
 //! The tap offers each exchange that it saw whole. The sample is in memory; what leaves it is a redacted run.
 
+use std::collections::BTreeMap;
+
 use super::capture::Captured;
 use super::format::{EXCHANGES_MAX, GoldenRun, Header, Recording};
 use super::redact::{RedactedRun, Redaction};
@@ -9,8 +11,8 @@ use super::reservoir::{Reservoir, SampleLimits};
 use crate::redact::Secrets;
 use crate::time::Timestamp;
 
-/// A recording that is under way.
-#[derive(Debug)]
+/// A recording that is under way. A copy of it gives the run so far.
+#[derive(Clone, Debug)]
 pub struct Recorder {
     begun: Timestamp,
     sample: Reservoir,
@@ -67,7 +69,14 @@ impl Recorder {
         let Self { begun, sample, secrets, .. } = self;
         let seen = sample.seen();
         let header = Header::of_live(name, listener, begun, Recording::default());
-        let exchanges: Vec<_> = sample.finish().into_iter().map(|captured| captured.exchange(begun)).collect();
+        let mut sample = sample.finish();
+        // The tap's numbers of connections are long, and say when the tap was started.
+        let mut numbers = BTreeMap::new();
+        for captured in &mut sample {
+            let next = numbers.len() as u64 + 1;
+            captured.connection = *numbers.entry(captured.connection).or_insert(next);
+        }
+        let exchanges: Vec<_> = sample.into_iter().map(|captured| captured.exchange(begun)).collect();
         let sampled = exchanges.len() as u64;
         let mut run = GoldenRun { header, exchanges };
         let RedactedRun { places, not_kept } = Redaction::new(&secrets).run(&mut run);

@@ -204,6 +204,7 @@ mod tests {
             at: Timestamp::from_unix_ms(1_000_000 + n),
             connection: n / 3,
             index: n % 3,
+            listener: "http".to_owned(),
             request: Request::get(path),
             response: Response { status, headers: Vec::new(), body: vec![b'x'; 100] },
             events: None,

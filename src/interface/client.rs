@@ -335,7 +335,8 @@ impl OperationsClient {
 /// The functions of the table, one for each operation.
 mod operations_functions {
     use super::super::operations::{
-        ANSWER, GoldenQualified, HistoryEntry, QUALIFY, QuarantineEntry, RECALL, TrafficStatus, call, operations,
+        ANSWER, GoldenQualified, GoldenRecording, HistoryEntry, QUALIFY, QuarantineEntry, RECALL, TrafficStatus, call,
+        operations,
     };
     use super::*;
 

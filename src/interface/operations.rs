@@ -16,9 +16,9 @@ use super::types::EvolutionId;
 use super::wire::WireError;
 
 pub use super::views::{
-    BudgetStatus, ErrorStatus, EvolutionStatus, GoldenQualified, HistoryEntry, InstanceState, InstanceStatus,
-    ListenStatus, MonitorEvent, Phase, QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status,
-    SupervisorStatus, TrafficStatus, Trust, VersionStatus,
+    BudgetStatus, ErrorStatus, EvolutionStatus, GoldenQualified, GoldenRecording, HistoryEntry, InstanceState,
+    InstanceStatus, ListenStatus, MonitorEvent, Phase, QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus,
+    Status, SupervisorStatus, TrafficStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -179,6 +179,16 @@ macro_rules! operations {
         QualifyGolden(name: String) -> QualifyGoldenReply(qualified: GoldenQualified)
             = operator qualify_golden within QUALIFY;
 
+        /// Begins to record a golden run from live traffic: a sample of at most `limit` exchanges of a listener, for at most
+        /// `for_ms`. Without `listener` it is the first one that has a tap. Errors: Invalid, Busy, WrongPhase.
+        RecordGolden(name: String, listener: Option<String>, for_ms: u64, limit: u64)
+            -> RecordGoldenReply(recording: GoldenRecording)
+            = operator record_golden;
+
+        /// Ends the recording `name` now, and writes its run. Errors: NotFound, Busy.
+        EndRecording(name: String) -> EndRecordingReply(recording: GoldenRecording)
+            = operator end_recording within RECALL;
+
         /// Starts no evolution until Resume. The runtime is kept alive all the same.
         Pause() -> PauseReply()
             = operator pause;
@@ -214,7 +224,7 @@ pub(super) use operations;
 /// Inputs and replies of the methods.
 pub mod call {
     use super::super::method::methods;
-    use super::{GoldenQualified, HistoryEntry, MonitorEvent, QuarantineEntry, TrafficStatus};
+    use super::{GoldenQualified, GoldenRecording, HistoryEntry, MonitorEvent, QuarantineEntry, TrafficStatus};
     use crate::interface::types::EvolutionId;
 
     super::operations!(methods);
@@ -256,6 +266,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         RouteStatus,
         ErrorStatus,
         GoldenQualified,
+        GoldenRecording,
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,

@@ -189,6 +189,43 @@ pub struct GoldenQualified {
     pub details: Vec<String>,
 }
 
+/// A recording of live traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct GoldenRecording {
+    /// The name of its run.
+    pub name: String,
+    /// The listener whose requests it takes.
+    pub listener: String,
+    /// Whether it is the standing sample of rei.toml.
+    pub standing: bool,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// When it ends by itself; `null` for the standing sample.
+    pub until: Option<Timestamp>,
+    /// Exchanges that the sample was taken from.
+    pub seen: u64,
+    /// Exchanges of the sample.
+    pub kept: u64,
+    /// The most exchanges of the sample.
+    pub limit: u64,
+    /// Whether it takes nothing now, because a version is under trial.
+    pub paused: bool,
+    /// Requests that the tap saw during such pauses.
+    pub paused_requests: u64,
+    /// Exchanges that could not be copied whole: too large, not complete, of another protocol, or not decodable.
+    pub not_copied: u64,
+    /// When it was last written; `null` if it was not.
+    pub written_at: Option<Timestamp>,
+    /// Exchanges of the written file.
+    pub written: u64,
+    /// Exchanges of the sample that are not in the file, because they cannot be examined for secrets.
+    pub not_redactable: u64,
+    /// The file; `null` if there is none.
+    pub path: Option<String>,
+    /// Why it has ended, or why it cannot record; `null` while it records.
+    pub ended: Option<String>,
+}
+
 /// The evolution that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct EvolutionStatus {
@@ -308,6 +345,9 @@ pub struct Status {
     pub quarantined: u64,
     /// The listening addresses.
     pub listen: Vec<ListenStatus>,
+    /// The recordings of live traffic: the one that is under way or ended last, and the standing sample.
+    #[serde(default)]
+    pub recordings: Vec<GoldenRecording>,
     /// What the state directory takes; `null` until it was looked at.
     pub state: Option<StateStatus>,
     /// The supervisor itself.

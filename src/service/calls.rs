@@ -1,15 +1,18 @@
 //! The handlers of the calls on both sockets: what the service does for each row of the two tables in `interface`.
 
+use std::time::Duration;
+
 use tokio::sync::broadcast;
 
 use super::facts::{self, Facts};
+use super::recordings::RecordOrder;
 use super::requests;
 use super::supervisor::{End, Service};
 use crate::interface::access::{Caller, Descent};
 use crate::interface::evolution::{EvolutionError, EvolutionHandler};
 use crate::interface::operations::{
-    GoldenQualified, HistoryEntry, MonitorEvent, OperationsError, OperationsHandler, QuarantineEntry, ShowReply,
-    Status, TrafficStatus, Trust,
+    GoldenQualified, GoldenRecording, HistoryEntry, MonitorEvent, OperationsError, OperationsHandler, QuarantineEntry,
+    ShowReply, Status, TrafficStatus, Trust,
 };
 use crate::interface::queue::Reply;
 use crate::interface::types::{
@@ -84,6 +87,24 @@ impl OperationsHandler for Service {
     fn qualify_golden(&mut self, _: &Caller, name: String, reply: OperationReply<GoldenQualified>) {
         let view = self.view();
         requests::qualify(view.executor, name, Facts::of(view.core).active, view.clock.now(), reply);
+    }
+
+    fn record_golden(
+        &mut self,
+        _: &Caller,
+        name: String,
+        listener: Option<String>,
+        for_ms: u64,
+        limit: u64,
+        reply: OperationReply<GoldenRecording>,
+    ) {
+        let order = RecordOrder { name, listener, time: Duration::from_millis(for_ms), limit };
+        reply.send(self.record(&order));
+    }
+
+    fn end_recording(&mut self, _: &Caller, name: String, reply: OperationReply<GoldenRecording>) {
+        self.executor().recordings.end(&name, reply);
+        self.look_at_recordings();
     }
 
     fn pause(&mut self, caller: &Caller, reply: OperationReply<()>) {

@@ -129,6 +129,7 @@ mod tests {
             at: Timestamp::default(),
             connection: 1,
             index: 0,
+            listener: "http".to_owned(),
             request: Request { method: method.to_owned(), ..Request::get("/") },
             response: Response { status: 200, headers: Vec::new(), body: vec![0; bytes] },
             events,

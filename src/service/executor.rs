@@ -16,6 +16,7 @@ use super::jobs::{self, BuildOrder, DiagnosisFacts, Jobs, ValidationOrder};
 use super::listeners::Listeners;
 use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
+use super::recordings::Recordings;
 use super::shadow::ShadowWatch;
 use super::sync::lock;
 use super::tap_watch::{Seen, TapWatch};
@@ -89,6 +90,8 @@ pub struct Executor {
     pub tap: TapWatch,
     /// Which exchanges the tap copies, and for whom.
     pub captures: Captures,
+    /// The recordings of live traffic.
+    pub recordings: Recordings,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
     /// The requests of users that are asked once more before a candidate has users.
@@ -316,13 +319,9 @@ impl Executor {
             // The key was removed since. The lifecycle keeps its policy until the end of the evolution.
             return self.end_shadow();
         };
-        let config = &self.tools.config;
-        let Some(listener) = config.runtime.listen.iter().find(|listen| config.traffic.tap.takes(listen)) else {
-            return self.end_shadow();
-        };
         let before = self.monitors.served(active, Source::Tap, at);
         let (dial, secrets) = (SlotDial::new(Arc::clone(&self.listeners.traffic)), self.tools.secrets.clone());
-        let order = self.shadow.begin(candidate, plan, &listener.name, &before, dial, secrets);
+        let order = self.shadow.begin(candidate, plan, &before, dial, secrets);
         let orders = match active {
             Slot::A => Orders { a: Some(order), b: None },
             Slot::B => Orders { a: None, b: Some(order) },
@@ -437,6 +436,7 @@ impl Executor {
         let seen = self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
         match seen {
             Seen::Sample(slot, sample) => {
+                self.recordings.saw(sample.total().total());
                 let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
                 return Some((slot, sample));
             }
@@ -448,12 +448,22 @@ impl Executor {
 
     /// The tap has copied an exchange: each consumer that wants it gets it.
     fn on_exchange(&mut self, slot: traffic::Slot, exchange: Captured) {
+        self.recordings.offer(&self.captures, slot, &exchange);
         let known = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot);
         if let (Some(shadow), Some(of)) = (self.shadow.current(), known)
             && self.captures.is_for(Consumer::Shadow, slot, &exchange)
         {
             shadow.offer(of, exchange, self.tap.share(slot));
         }
+    }
+
+    /// Writes and ends recordings that are due, and says what the tap copies for them.
+    pub fn look_at_recordings(&mut self, active: Option<Slot>, is_paused: bool, at: Timestamp) {
+        self.recordings.pause(is_paused, at);
+        self.recordings.look(&self.tools, &self.inputs, at);
+        self.captures.want(Consumer::Recording, self.recordings.orders(active));
+        // The tap need not wait for the next look.
+        self.tap.order(self.captures.orders());
     }
 
     /// The logger has ended: starts another one.

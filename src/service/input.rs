@@ -52,6 +52,8 @@ pub enum Input {
     Logger(Result<Logger, LogError>),
     /// The tap was started, has ended, or has a report.
     Tap(TapNews),
+    /// A recording was written.
+    Recorded(Written),
     /// A process of an instance called the control socket.
     Intruder(String),
 }
@@ -76,6 +78,17 @@ pub enum TapNews {
     },
     /// It has ended.
     Ended(u64),
+}
+
+/// The result of a write.
+#[derive(Debug)]
+pub struct Written {
+    /// The name of the run.
+    pub name: String,
+    /// The end of the recording.
+    pub is_last: bool,
+    /// Its exchanges, those that could not be redacted, and when; or why there is no file.
+    pub result: Result<(u64, u64), String>,
 }
 
 /// An event of an instance.

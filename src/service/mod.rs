@@ -16,7 +16,7 @@
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
 //! | `tap_watch`, `tap_share` | the tap: started, watched and replaced; how much goes through it |
-//! | `capture` | which exchanges of users the tap copies, and for whom |
+//! | `capture`, `recordings` | which exchanges of users the tap copies, and for whom; the recordings that are made of them |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
 //! | `calls` | the handler of each call on the two sockets |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
@@ -65,6 +65,7 @@ mod policy;
 mod queries;
 mod reach;
 pub mod reconcile;
+mod recordings;
 mod recover;
 pub mod reload;
 pub mod repair;

@@ -25,6 +25,7 @@ use super::monitors::Monitors;
 use super::open_listeners::listen;
 use super::reach::Reach;
 use super::reconcile::Unfollowed;
+use super::recordings::Recordings;
 use super::shadow::ShadowWatch;
 use super::sources::Sources;
 use super::supervisor::{Parts, Service};
@@ -159,6 +160,7 @@ impl Locked {
             logs: LoggerWatch::new(&logger, exe.to_owned()),
             tap: TapWatch::new(exe.to_owned(), &tools.config.traffic.tap),
             captures: Captures::default(),
+            recordings: Recordings::begin(&tools.paths),
             instances: Instances::new(trees, table, logger),
             monitors: Monitors::new(&tools.config),
             jobs: Jobs::default(),

@@ -96,6 +96,7 @@ impl View<'_> {
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
                 .collect(),
+            recordings: self.executor.recordings.shown(&self.executor.captures),
             state: self.executor.tools.measured.get(),
             supervisor: SupervisorStatus {
                 pid: std::process::id(),

@@ -5,7 +5,7 @@
 //! count them as requests of users; [`Shadow::take_out_own`] takes them out.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::sync::{AbortOnDrop, lock};
 use crate::config;
-use crate::golden::{Asked, Captured, EXCHANGES_FEW, Reply, Round, ShadowTrial};
+use crate::golden::{Asked, Captured, EXCHANGES_FEW, ROUNDS_ENOUGH, Reply, Round, ShadowTrial};
 use crate::health::Analysis;
 use crate::http::{self, Address, Extent, Request};
 use crate::interface::types::Verdict;
@@ -38,9 +38,9 @@ const QUEUE_BYTES_MAX: usize = 8 << 20;
 const WORKERS: usize = 2;
 /// The first requests of a route are asked in any case, so that a rare route is asked too.
 const FIRST_OF_ROUTE: u64 = 3;
-/// How many times both versions are asked, if the candidate's answers differ.
-const ROUNDS_MAX: usize = 3;
-/// The pause before both are asked again. It is longer than a second, so that a clock in an answer shows itself.
+/// After the first rounds there is a pause before both are asked again. It is longer than a second, so that a clock in an
+/// answer shows itself. Later rounds only show that the difference is no chance.
+const PAUSES: usize = 2;
 const ROUND_PAUSE: Duration = Duration::from_millis(1_100);
 /// An answer may take this many times as long as the user's, but at least and at most so long: durations are not judged here.
 const PATIENCE: u32 = 10;
@@ -153,29 +153,37 @@ impl Plan {
     }
 }
 
+/// What the comparison says so far.
+#[derive(Debug, Default)]
+struct Seen {
+    compared: u64,
+    summary: String,
+    failure: Option<String>,
+}
+
 /// What the loop and the workers share.
 struct Shared {
+    /// Only the workers lock it, as a comparison takes a while.
     trial: Mutex<ShadowTrial>,
+    seen: Mutex<Seen>,
     own: Arc<Mutex<OwnRequests>>,
-    listener: String,
     candidate: Slot,
     /// Exchanges that wait or are asked, and the bytes of those that wait.
     pending: AtomicUsize,
     waiting_bytes: AtomicUsize,
-    /// Rounds so far; the side that is asked first alternates.
-    rounds: AtomicU64,
+    /// Exchanges that were begun.
+    exchanges: AtomicUsize,
     /// Whether no more exchanges are taken.
     is_closed: AtomicBool,
 }
 
 impl ShadowWatch {
-    /// Begins the shadow of the candidate in a slot, at this listener. `before` is what the tap saw of Active's users. Returns
+    /// Begins the shadow of the candidate in a slot. `before` is what the tap saw of Active's users. Returns
     /// what the tap is to copy of them.
     pub fn begin(
         &mut self,
         candidate: Slot,
         plan: &config::Shadow,
-        listener: &str,
         before: &Recent,
         dial: impl Dial + Clone,
         secrets: Secrets,
@@ -184,14 +192,16 @@ impl ShadowWatch {
         self.ended = None;
         let plan = Plan::of(plan);
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let trial = ShadowTrial::new(secrets);
+        let seen = Seen { summary: trial.summary(), ..Seen::default() };
         let shared = Arc::new(Shared {
-            trial: Mutex::new(ShadowTrial::new(secrets)),
+            trial: Mutex::new(trial),
+            seen: Mutex::new(seen),
             own: Arc::clone(&self.own),
-            listener: listener.to_owned(),
             candidate,
             pending: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
-            rounds: AtomicU64::new(0),
+            exchanges: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
         });
         let jobs = Arc::new(tokio::sync::Mutex::new(jobs));
@@ -226,7 +236,7 @@ impl ShadowWatch {
 
     /// What was compared so far, for a person.
     pub fn summary(&self) -> Option<String> {
-        self.current.as_ref().map(|shadow| lock(&shadow.shared.trial).summary())
+        self.current.as_ref().map(|shadow| lock(&shadow.shared.seen).summary.clone())
     }
 
     /// Whether a candidate is asked.
@@ -293,17 +303,18 @@ impl Shadow {
 
     /// Why the candidate is degraded, if it is.
     pub fn failure(&self) -> Option<String> {
-        lock(&self.shared.trial).failure().map(str::to_owned)
+        lock(&self.shared.seen).failure.clone()
     }
 
     /// The judgement, when the time of the shadow is over.
     pub fn judge(&self) -> Analysis {
-        let trial = lock(&self.shared.trial);
-        let (compared, summary) = (trial.compared(), trial.summary());
-        if let Some(failure) = trial.failure() {
-            return Analysis { verdict: Verdict::Fail, reasons: vec![failure.to_owned()], waits_for: None };
+        let (compared, summary, failure) = {
+            let seen = lock(&self.shared.seen);
+            (seen.compared, seen.summary.clone(), seen.failure.clone())
+        };
+        if let Some(failure) = failure {
+            return Analysis { verdict: Verdict::Fail, reasons: vec![failure], waits_for: None };
         }
-        drop(trial);
         let pending = self.shared.pending.load(Ordering::Relaxed) as u64;
         let (is_quiet, enough) = (self.expected < EXCHANGES_FEW as f64, ShadowTrial::enough(self.expected));
         if is_quiet || compared + pending >= enough {
@@ -341,51 +352,67 @@ async fn work(shared: Arc<Shared>, jobs: Arc<tokio::sync::Mutex<mpsc::Receiver<C
     loop {
         let Some(exchange) = jobs.lock().await.recv().await else { return };
         shared.waiting_bytes.fetch_sub(exchange.bytes(), Ordering::Relaxed);
-        if let Some(asked) = shared.ask(exchange, &dial).await {
-            let trial = Arc::clone(&shared);
-            // Large bodies take longer than the loop may. A panic is already logged, and the exchange says nothing then.
-            let _ = tokio::task::spawn_blocking(move || lock(&trial.trial).add(&asked)).await;
-        }
+        shared.ask(exchange, &dial).await;
         shared.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Shared {
     /// Asks both versions, and again as long as the candidate's answers differ from all of Active's.
-    async fn ask(&self, exchange: Captured, dial: &impl Dial) -> Option<Asked> {
+    async fn ask(self: &Arc<Self>, exchange: Captured, dial: &impl Dial) {
         let request = repeated(&exchange.request);
-        let route = Route::of_request(&request.method, &request.path);
         let timeout = (exchange.duration * PATIENCE).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
-        let mut asked = Asked { exchange, rounds: Vec::new() };
-        loop {
-            let one = async |slot: Slot| {
-                let reply = send(dial, &self.listener, slot, &request, timeout).await;
-                if let Reply::Answer(response) = &reply
-                    && let Some(class) = Class::of_status(response.status)
-                {
-                    lock(&self.own).add(slot, &route, class);
-                }
-                reply
+        let listener = exchange.listener.clone();
+        let mut asked = Asked::new(exchange);
+        // The first to be asked alternates, in the rounds of an exchange too.
+        let begins = self.exchanges.fetch_add(1, Ordering::Relaxed);
+        while asked.rounds < ROUNDS_ENOUGH {
+            let begun = Instant::now();
+            let is_actives = (begins + asked.rounds).is_multiple_of(2);
+            let first = if is_actives { self.candidate.other() } else { self.candidate };
+            let replies = [
+                self.send(dial, &listener, first, &request, timeout).await,
+                self.send(dial, &listener, first.other(), &request, timeout).await,
+            ];
+            let [active, candidate] = if is_actives {
+                replies
+            } else {
+                let [candidate, active] = replies;
+                [active, candidate]
             };
-            let (first, second) = match self.rounds.fetch_add(1, Ordering::Relaxed) % 2 {
-                0 => (self.candidate.other(), self.candidate),
-                _ => (self.candidate, self.candidate.other()),
-            };
-            let replies = (one(first).await, one(second).await);
-            let (active, candidate) = if second == self.candidate { replies } else { (replies.1, replies.0) };
-            asked.rounds.push(Round { active, candidate });
-            let is_last = asked.rounds.len() == ROUNDS_MAX;
-            let look = move || {
-                let again = !is_last && asked.is_suspicious();
+            asked.push(Round { active, candidate });
+            let shared = Arc::clone(self);
+            // Large bodies take longer than the loop may wait. A panic is already logged, and the exchange says nothing then.
+            let compared = tokio::task::spawn_blocking(move || {
+                let again = shared.compare(&mut asked);
                 (asked, again)
-            };
-            let (looked, again) = tokio::task::spawn_blocking(look).await.ok()?;
-            asked = looked;
-            if !again {
-                return Some(asked);
+            });
+            let Ok((compared, true)) = compared.await else { return };
+            asked = compared;
+            if asked.rounds <= PAUSES {
+                tokio::time::sleep(ROUND_PAUSE.saturating_sub(begun.elapsed())).await;
             }
-            tokio::time::sleep(ROUND_PAUSE).await;
         }
+    }
+
+    /// Compares the answers of the last round. Returns whether both are to be asked again.
+    fn compare(&self, asked: &mut Asked) -> bool {
+        let mut trial = lock(&self.trial);
+        let again = trial.add(asked);
+        let failure = trial.failure().map(str::to_owned);
+        *lock(&self.seen) = Seen { compared: trial.compared(), summary: trial.summary(), failure };
+        again
+    }
+
+    /// Asks the instance of a slot once.
+    async fn send(&self, dial: &impl Dial, listener: &str, slot: Slot, request: &Request, timeout: Duration) -> Reply {
+        let reply = send(dial, listener, slot, request, timeout).await;
+        if let Reply::Answer(response) = &reply
+            && let Some(class) = Class::of_status(response.status)
+        {
+            lock(&self.own).add(slot, &Route::of_request(&request.method, &request.path), class);
+        }
+        reply
     }
 }
 

@@ -75,6 +75,7 @@ fn exchange(method: &str, path: &str) -> Captured {
         at: Timestamp::default(),
         connection: 1,
         index: 0,
+        listener: "http".to_owned(),
         request: Request { method: method.to_owned(), ..Request::get(path) },
         response: Response { status: 200, headers: Vec::new(), body: b"well".to_vec() },
         events: None,
@@ -99,7 +100,7 @@ async fn begun(candidate: Does, share: f64, requests: u64) -> (ShadowWatch, [Arc
     let (active, active_count) = server(Does::Answer("well")).await;
     let (candidate, count) = server(candidate).await;
     let mut watch = ShadowWatch::default();
-    watch.begin(Slot::B, &plan(share), "http", &before(requests), Plain([active, candidate]), Secrets::default());
+    watch.begin(Slot::B, &plan(share), &before(requests), Plain([active, candidate]), Secrets::default());
     (watch, [active_count, count])
 }
 
@@ -156,7 +157,7 @@ async fn a_candidate_that_does_not_answer_as_active_fails_whatever_it_does() {
         (Does::Hang, "no answer (none within 2 s)"),
     ] {
         let (mut watch, _) = begun(does, 1.0, 60).await;
-        offer(&mut watch, Slot::A, exchange("GET", "/a"));
+        (0..4).for_each(|_| offer(&mut watch, Slot::A, exchange("GET", "/a")));
         let failure = loop {
             if let Some(failure) = watch.current().unwrap().failure() {
                 break failure;

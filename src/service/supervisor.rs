@@ -24,6 +24,7 @@ use super::operator::{self, Requested};
 use super::policy::{GRACE, policy};
 use super::queries::{Queries, View};
 use super::reach::Reach;
+use super::recordings::RecordOrder;
 use super::recover;
 use super::reload::read_again;
 use super::repair;
@@ -33,9 +34,9 @@ use super::sync::AbortOnDrop;
 use crate::health::{self, Signal};
 use crate::history::entry::Entry;
 use crate::interface::evolution::EvolutionError;
-use crate::interface::operations::{MonitorEvent, OperationsError};
+use crate::interface::operations::{GoldenRecording, MonitorEvent, OperationsError};
 use crate::interface::types::{PolicyAnomaly, RuntimeHealthReport};
-use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Reality, Request, RunState, Running, Slot, Timer};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Phase, Reality, Request, RunState, Running, Slot, Timer};
 use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::time::{Timestamp, millis};
@@ -205,6 +206,7 @@ impl Service {
         if self.core.trial_slot().is_none() {
             self.executor.end_trial();
         }
+        self.look_at_recordings();
         if let Event::Started { slot, instance } = &entry.event {
             self.monitor(*slot, &instance.id);
         }
@@ -269,6 +271,11 @@ impl Service {
                 if let Some((slot, sample)) = self.executor.on_tap(news) {
                     self.observe(slot, Signal::Traffic(Source::Tap, Box::new(sample)));
                 }
+            }
+            Input::Recorded(written) => {
+                let now = self.clock.now();
+                let Executor { recordings, captures, tools, .. } = &mut self.executor;
+                recordings.on_written(written, captures, tools, now);
             }
             Input::Intruder(detail) => {
                 tracing::warn!(detail, "a process of the runtime called the control socket");
@@ -380,7 +387,29 @@ impl Service {
             self.executor.look_at_logs();
         }
         self.executor.look_at_tap(self.core.trial_slot().is_some());
+        self.look_at_recordings();
         self.ledger.look(&self.executor.tools.paths);
+    }
+
+    /// Pauses or continues the recordings, and writes what is due. Nothing is recorded while a version is under trial, or while
+    /// one is taken back.
+    pub fn look_at_recordings(&mut self) {
+        let is_paused = self.core.trial_slot().is_some() || matches!(self.core.phase(), Phase::RollingBack { .. });
+        self.executor.look_at_recordings(self.core.active_slot(), is_paused, self.clock.now());
+    }
+
+    /// Begins a recording.
+    ///
+    /// # Errors
+    /// If the order is impossible, or a recording is under way.
+    pub fn record(&mut self, order: &RecordOrder) -> Result<GoldenRecording, OperationsError> {
+        if self.core.active().is_none() {
+            let hint = "a golden run is recorded of Active: wait until a version is Active".to_owned();
+            return Err(OperationsError::WrongPhase { phase: self.core.phase().into(), hint });
+        }
+        let begun = self.executor.recordings.record(order, &self.executor.tools, self.clock.now());
+        self.look_at_recordings();
+        begun
     }
 
     /// The number of ticks since the last record.
@@ -514,6 +543,7 @@ impl Service {
     /// it replays no record of this version.
     pub async fn end_work(&mut self) {
         self.executor.jobs.abort_all();
+        self.executor.recordings.leave(&self.executor.tools).await;
         tokio::time::sleep(LAST_ANSWERS).await;
         self.executor.instances.release(&self.executor.store.shared);
         self.ledger.snapshot(&self.core);
@@ -534,6 +564,7 @@ impl Service {
     /// listeners. If an instance asks for more time, `extended` is called with that time.
     pub async fn end_all(&mut self, extended: impl Fn(Duration)) {
         self.executor.jobs.abort_all();
+        self.executor.recordings.leave(&self.executor.tools).await;
         tokio::time::sleep(LAST_ANSWERS).await;
         shutdown::end_all(&mut self.executor, &mut self.received, extended).await;
         self.ledger.snapshot(&self.core);

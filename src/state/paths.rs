@@ -103,6 +103,16 @@ impl Paths {
         self.state.join("golden").join(format!("{name}.golden.jsonl"))
     }
 
+    /// The recorded golden run of this name, without secrets.
+    pub fn recorded(&self, name: &str) -> PathBuf {
+        self.state.join("golden").join("recorded").join(format!("{name}.golden.jsonl"))
+    }
+
+    /// The recording that is under way: the next supervisor sees from it that it was interrupted.
+    pub fn recording(&self) -> PathBuf {
+        self.state.join("golden").join("recording.json")
+    }
+
     /// Reports, candidates, contexts and incidents.
     pub fn objects(&self) -> PathBuf {
         self.state.join("objects")

@@ -141,14 +141,15 @@ impl SlotCaptures {
     }
 
     /// A copy is complete. It waits until it is sent; if there is no order for it any more, it is dropped.
-    pub fn push(&self, connection: u64, begun: SystemTime, copied: Copied) {
+    pub fn push(&self, connection: u64, listener: &str, begun: SystemTime, copied: Copied) {
         if self.order().is_none() {
             return;
         }
         let Copied { index, begun_us, us, request, response, events, reserved } = copied;
         let at = (begun + Duration::from_micros(begun_us)).duration_since(UNIX_EPOCH).unwrap_or_default();
         let (at, duration) = (Timestamp::from_unix_ms(millis(at)), Duration::from_micros(us));
-        let captured = Captured { at, connection, index, request, response, events, duration };
+        let listener = listener.to_owned();
+        let captured = Captured { at, connection, index, listener, request, response, events, duration };
         self.shared.waiting.borrow_mut().push_back(Waiting { slot: self.slot, captured, _memory: reserved });
     }
 

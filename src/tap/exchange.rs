@@ -38,6 +38,7 @@ struct Head {
     at: Timestamp,
     connection: u64,
     index: u64,
+    listener: String,
     method: String,
     path: String,
     headers: Vec<(String, String)>,
@@ -84,12 +85,13 @@ fn is_read(connection: &OwnedFd) -> bool {
 
 fn encode(waiting: &Waiting) -> Option<Vec<u8>> {
     let Waiting { slot, captured, .. } = waiting;
-    let Captured { at, connection, index, request, response, events, duration } = captured;
+    let Captured { at, connection, index, listener, request, response, events, duration } = captured;
     let head = Head {
         slot: *slot,
         at: *at,
         connection: *connection,
         index: *index,
+        listener: listener.clone(),
         method: request.method.clone(),
         path: request.path.clone(),
         headers: request.headers.clone(),
@@ -110,11 +112,16 @@ fn decode(bytes: &[u8]) -> Option<Report> {
     let (head, bodies) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     let head: Head = serde_json::from_slice(head).ok()?;
     let (asked, answered) = bodies.split_at_checked(head.body_bytes)?;
-    let Head { slot, at, connection, index, method, path, headers, status, answer_headers, events, us, .. } = head;
+    let Head {
+        slot, at, connection, index, listener, method, path, headers, status, answer_headers, events, us, ..
+    } = head;
     let request = Request { method, path, headers, body: asked.to_vec() };
     let response = Response { status, headers: answer_headers, body: answered.to_vec() };
     let duration = Duration::from_micros(us);
-    Some(Report::Captured { slot, captured: Captured { at, connection, index, request, response, events, duration } })
+    Some(Report::Captured {
+        slot,
+        captured: Captured { at, connection, index, listener, request, response, events, duration },
+    })
 }
 
 /// What was received.

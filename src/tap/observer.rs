@@ -23,6 +23,7 @@ pub struct Observer<'s> {
     /// The same moment, in the time of the world.
     begun_at: SystemTime,
     captures: Rc<SlotCaptures>,
+    listener: Rc<str>,
     /// The number of the connection, once a copy was made of it.
     connection: Option<u64>,
     found: Vec<Exchange>,
@@ -45,12 +46,23 @@ impl Copies for Observer<'_> {
 }
 
 impl<'s> Observer<'s> {
-    /// Observes a connection that was just accepted.
-    pub fn new(sample: &'s RefCell<Sample>, captures: Rc<SlotCaptures>) -> Self {
+    /// Observes a connection that was just accepted at a listener.
+    pub fn new(sample: &'s RefCell<Sample>, captures: Rc<SlotCaptures>, listener: Rc<str>) -> Self {
         let reader = Http1::copying(Rc::clone(&captures) as Rc<dyn Admit>);
         let (begun, begun_at, connection, found) = (Instant::now(), SystemTime::now(), None, Vec::new());
         let (has_client_bytes, has_service_bytes) = (false, false);
-        Self { sample, reader, begun, begun_at, captures, connection, found, has_client_bytes, has_service_bytes }
+        Self {
+            sample,
+            reader,
+            begun,
+            begun_at,
+            captures,
+            listener,
+            connection,
+            found,
+            has_client_bytes,
+            has_service_bytes,
+        }
     }
 
     /// The connection has ended.
@@ -81,7 +93,7 @@ impl<'s> Observer<'s> {
         }
         for copied in self.reader.take_copied() {
             let connection = *self.connection.get_or_insert_with(|| self.captures.connection());
-            self.captures.push(connection, self.begun_at, copied);
+            self.captures.push(connection, &self.listener, self.begun_at, copied);
         }
     }
 }

@@ -137,9 +137,10 @@ impl Drop for Listening {
 }
 
 /// Where connections of a listener lead.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Target {
     slot: Slot,
+    listener: Rc<str>,
     address: SocketAddr,
     field: u8,
 }
@@ -250,8 +251,8 @@ impl Tap {
         }
         // SAFETY: the descriptor is open. The new value owns it, and no other code closes it.
         let Ok(fd) = (unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }) else { return };
-        let target = Target { slot, address, field };
-        let task = spawn_local(Rc::clone(self).accept(fd, target));
+        let target = Target { slot, listener: name.into(), address, field };
+        let task = spawn_local(Rc::clone(self).accept(fd, target.clone()));
         listeners.push(Listening { key, cookie, is_named: true, target, task });
     }
 
@@ -278,7 +279,7 @@ impl Tap {
                     break;
                 }
                 let has_place = self.gauges.get().open < self.connections_max;
-                let Some((socket, own)) = has_place.then(|| connect(target).ok()).flatten() else {
+                let Some((socket, own)) = has_place.then(|| connect(&target).ok()).flatten() else {
                     self.set_full(true);
                     tokio::time::sleep(FULL_PAUSE).await;
                     break;
@@ -289,7 +290,7 @@ impl Tap {
                         // SAFETY: `accept4` has just created this descriptor, and no other code owns it.
                         let client = unsafe { OwnedFd::from_raw_fd(fd) };
                         self.set_full(false);
-                        self.begin(client, socket, own, target.slot);
+                        self.begin(client, socket, own, &target);
                     }
                     Err(error) => {
                         self.own.borrow_mut().remove(&own);
@@ -307,7 +308,7 @@ impl Tap {
     }
 
     /// Begins to relay between a client and the connection to the instance.
-    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, slot: Slot) {
+    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, target: &Target) {
         self.change(|gauges| gauges.accepted += 1);
         let peer = getpeername(client.as_raw_fd()).ok().and_then(|storage| dial::address(&storage));
         let lost = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
@@ -319,14 +320,15 @@ impl Tap {
             return;
         }
         self.change(|gauges| gauges.open += 1);
-        spawn_local(Rc::clone(self).carry(client, socket, own, slot));
+        spawn_local(Rc::clone(self).carry(client, socket, own, target.clone()));
     }
 
     /// Relays one connection to its end.
-    async fn carry(self: Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, slot: Slot) {
+    async fn carry(self: Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, target: Target) {
         let _place = Place { tap: &self, own };
+        let Target { slot, listener, .. } = target;
         let sample = &self.samples[index(slot)];
-        let observer = Observer::new(sample, self.captures.of(slot));
+        let observer = Observer::new(sample, self.captures.of(slot), listener);
         let (Ok(client), Ok(service)) = (TcpStream::from_std(client.into()), TcpStream::from_std(socket.into())) else {
             return;
         };
@@ -374,7 +376,7 @@ impl Tap {
                 self.lose(slot);
             }
         }
-        for target in self.listeners.borrow().iter().map(|listening| listening.target) {
+        for target in self.listeners.borrow().iter().map(|listening| &listening.target) {
             match connect(target) {
                 Ok((fd, own)) => {
                     self.own.borrow_mut().insert(own, target.slot);
@@ -436,7 +438,7 @@ const fn index(slot: Slot) -> usize {
 }
 
 /// Begins a connection to the instance of a slot. Also returns the address that it comes from.
-fn connect(target: Target) -> io::Result<(OwnedFd, SocketAddr)> {
+fn connect(target: &Target) -> io::Result<(OwnedFd, SocketAddr)> {
     let socket = marked_socket(target.address, target.field)?;
     let own = dial::begin(&socket, target.address)?;
     Ok((socket, own))

@@ -18,6 +18,7 @@ mod logs;
 mod loss;
 mod orphan;
 mod recall;
+mod record;
 mod recorded;
 mod reexec;
 mod shadow;

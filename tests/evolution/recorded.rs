@@ -21,7 +21,7 @@ const SETUP: Setup = Setup {
 };
 
 /// Runs a command of rei with the lab's file; returns its exit code and what it printed.
-fn rei(lab: &Lab, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn rei(lab: &Lab, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = lab.command(Lab::program());
     let output = command.arg("--config").arg(lab.path("rei.toml")).args(arguments).output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

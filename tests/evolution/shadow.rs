@@ -1,4 +1,4 @@
-//! The supervisor is killed and replaced while a candidate is only asked what users ask: the next one goes on with the same
+//! The supervisor is killed and replaced while a candidate is only asked what users ask: the next one continues with the same
 //! candidate until the same deadline, and no connection ever goes to it.
 
 use rei::interface::operations::{Phase, Status};
@@ -36,7 +36,7 @@ fn a_shadow_survives_kills_and_a_re_exec_and_gives_its_candidate_no_connection()
         }
         lab.wait_for("the next supervisor", |lab| (lab.ledger().recoveries().len() > before).then_some(()));
         let status = lab.until("an answer", |_| true);
-        assert_eq!((status.phase, candidate(&status)), (Phase::Shadow, candidate(&first)), "it goes on");
+        assert_eq!((status.phase, candidate(&status)), (Phase::Shadow, candidate(&first)), "it continues");
     }
     let end = lab.verdict_on(&rev);
     assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);

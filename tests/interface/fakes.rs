@@ -106,6 +106,21 @@ impl Operations for Owner {
         self.did(format!("qualify {name}")).map(|()| GoldenQualified::default())
     }
 
+    async fn record_golden(
+        &self,
+        _: &Caller,
+        name: String,
+        listener: Option<String>,
+        for_ms: u64,
+        limit: u64,
+    ) -> Result<GoldenRecording, OperationsError> {
+        self.did(format!("record {name} {listener:?} {for_ms} {limit}")).map(|()| GoldenRecording::default())
+    }
+
+    async fn end_recording(&self, _: &Caller, name: String) -> Result<GoldenRecording, OperationsError> {
+        self.did(format!("end recording {name}")).map(|()| GoldenRecording::default())
+    }
+
     async fn pause(&self, _: &Caller) -> Result<(), OperationsError> {
         self.did("pause".into())
     }

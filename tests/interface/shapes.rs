@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rei::history::entry::{Entry, StateSummary};
 use rei::interface::operations::{
-    BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus,
-    VersionStatus,
+    BudgetStatus, EvolutionStatus, GoldenRecording, HistoryEntry, InstanceState, InstanceStatus, ListenStatus,
+    MonitorEvent, Phase, QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus,
+    TrafficStatus, VersionStatus,
 };
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
@@ -246,6 +246,13 @@ pub fn status() -> Status {
         },
         quarantined: 1,
         listen: vec![ListenStatus { name: "http".into(), address: "127.0.0.1:8080".into() }],
+        recordings: vec![GoldenRecording {
+            name: "live".into(),
+            seen: 9,
+            kept: 3,
+            limit: 500,
+            ..GoldenRecording::default()
+        }],
         state: Some(StateStatus {
             directory: "/var/lib/rei/greeter".into(),
             bytes: 45_000_000,

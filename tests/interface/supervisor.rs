@@ -25,6 +25,8 @@ async fn every_call_arrives_and_every_reply_returns() {
     operator.resume().await.unwrap();
     assert_eq!(operator.routes().await.unwrap(), [rei::interface::operations::TrafficStatus::default()]);
     operator.qualify_golden("live".into()).await.unwrap();
+    operator.record_golden("live".into(), None, 60_000, 500).await.unwrap();
+    operator.end_recording("live".into()).await.unwrap();
     assert_eq!(operator.quarantine().await.unwrap(), [shapes::quarantine_entry()]);
     operator.lift_quarantine("cand_0001".into()).await.unwrap();
     operator.reexec().await.unwrap();
@@ -44,6 +46,8 @@ async fn every_call_arrives_and_every_reply_returns() {
         "resume",
         "routes",
         "qualify live",
+        "record live None 60000 500",
+        "end recording live",
         "quarantine",
         "lift cand_0001",
         "reexec",

@@ -23,6 +23,13 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// The qualification of a run that replaces its file.
+    pub fn of(name: String) -> Self {
+        Self { name, dry_run: false, json: false }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use super::words::{ago, bytes, duration_ms, duration_us, percent, store_path};
 use crate::cli::ui::Role;
 use crate::digest::short;
 use crate::interface::operations::{
-    EvolutionStatus, InstanceState, InstanceStatus, Phase, Status, TrafficStatus, VersionStatus,
+    EvolutionStatus, GoldenRecording, InstanceState, InstanceStatus, Phase, Status, TrafficStatus, VersionStatus,
 };
 use crate::interface::types::{HealthStatus, RuntimeHealthReport, RuntimeIncident, Severity};
 
@@ -37,6 +37,9 @@ pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
     let listen: Vec<Part> = status.listen.iter().map(|it| text(format!("{} {}", it.name, it.address))).collect();
     if !listen.is_empty() {
         page.row("Listening", &listen);
+    }
+    for recording in &status.recordings {
+        page.row("Recording", &recording_parts(recording, look));
     }
     housekeeping_rows(&mut page, status, look);
     page.gap();
@@ -272,6 +275,26 @@ fn incident_rows(page: &mut Page, incidents: &[RuntimeIncident], look: Look) {
     if let Some(more) = incidents.len().checked_sub(INCIDENTS_MAX).filter(|more| *more > 0) {
         page.row("", &[word(Role::Faint, format!("and {more} more"))]);
     }
+}
+
+fn recording_parts(recording: &GoldenRecording, look: Look) -> Vec<Part> {
+    let it = recording;
+    let mut parts = vec![text(it.name.clone()), text(format!("{} of {} exchanges", it.kept, it.limit))];
+    parts.push(text(format!("{} seen", it.seen)));
+    if it.paused && it.ended.is_none() {
+        parts.push(word(Role::Warning, "paused while a version is under trial"));
+    }
+    if it.paused_requests > 0 {
+        parts.push(text(format!("{} requests not taken in pauses", it.paused_requests)));
+    }
+    if it.not_redactable > 0 {
+        parts.push(text(format!("{} not redactable", it.not_redactable)));
+    }
+    let until = it.until.filter(|_| it.ended.is_none());
+    parts.extend(until.map(|until| text(format!("ends in {}", duration_ms(until.ms_since(look.now))))));
+    parts.extend(it.written_at.map(|at| text(format!("written {}", ago(at, look.now)))));
+    parts.extend(it.ended.as_ref().map(|why| word(Role::Faint, format!("ended: {why}"))));
+    parts
 }
 
 fn housekeeping_rows(page: &mut Page, status: &Status, look: Look) {

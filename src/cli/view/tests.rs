@@ -162,6 +162,7 @@ fn observing() -> Status {
             ListenStatus { name: "http".to_owned(), address: "127.0.0.1:8080".to_owned() },
             ListenStatus { name: "admin".to_owned(), address: "unix:/run/greeter.sock".to_owned() },
         ],
+        recordings: Vec::new(),
         state: Some(StateStatus {
             directory: "/var/lib/rei/greeter".to_owned(),
             bytes: 45_000_000,

@@ -93,10 +93,6 @@ fn shadow(mut section: Section<'_>, runtime: Option<&Runtime>, tap: Option<Tap>)
             "no listener has a tap, so no request is seen",
             "`traffic.tap` says which listeners have one: TCP on loopback, others with `listeners = \"all\"`",
         )),
-        (Some(runtime), Some(tap)) if runtime.listen.iter().filter(|listen| tap.takes(listen)).count() > 1 => Some((
-            "several listeners have a tap, and a request does not say to which one it came",
-            "leave one TCP listener with a tap; `traffic.tap` says which have one",
-        )),
         (Some(_), Some(_)) => None,
     };
     if let Some((obstacle, hint)) = obstacle {

@@ -48,7 +48,8 @@ impl fmt::Display for Difference {
 impl Difference {
     /// The difference that was found in these exchanges. It has no secret and no personal data: values are those of redacted
     /// messages, and what cannot be examined is not shown.
-    pub(super) fn redacted(asked: &Asked, found: &[Divergence], secrets: &Secrets, rules: &Normalisers) -> Self {
+    pub(super) fn redacted(asked: &Asked, secrets: &Secrets, rules: &Normalisers) -> Self {
+        let found = asked.standing.as_deref().unwrap_or_default();
         let mut redaction = Redaction::new(secrets);
         let shown = Messages::redacted(asked, &mut redaction);
         let request = match &shown {
@@ -60,13 +61,13 @@ impl Difference {
         let rank = |at: &str| ["status", "header"].iter().position(|root| at.starts_with(root)).unwrap_or(2);
         let mut found: Vec<&Divergence> = found.iter().collect();
         found.sort_by_key(|it| rank(&it.at));
-        if asked.rounds.last().is_some_and(|round| matches!(round.candidate, Reply::Nothing(_))) {
+        if asked.last.as_ref().is_some_and(|round| matches!(round.candidate, Reply::Nothing(_))) {
             // No answer has no header and no body either.
             found.retain(|it| it.at == "status");
         }
         let places = found.iter().take(PLACES_MAX).map(|it| place(it, &clean, asked, &mut redaction)).collect();
         let more = found.len().saturating_sub(PLACES_MAX);
-        Self { request: cut(&request), places, more, rounds: asked.rounds.len() }
+        Self { request: cut(&request), places, more, rounds: asked.rounds }
     }
 }
 
@@ -74,7 +75,7 @@ impl Difference {
 fn place(found: &Divergence, clean: &[Divergence], asked: &Asked, redaction: &mut Redaction) -> Divergence {
     let at = cut(&redaction.text(&found.at));
     if found.at == "status" {
-        let candidate = asked.rounds.last().map(|round| &round.candidate);
+        let candidate = asked.last.as_ref().map(|round| &round.candidate);
         let answered = match candidate {
             Some(Reply::Nothing(why)) => Some(format!("no answer ({})", cut(&redaction.text(why)))),
             Some(Reply::Answer(_)) | None => found.answered.clone(),
@@ -108,7 +109,7 @@ impl Messages {
             Some((exchange.request, Response { status, headers, body: body.unwrap_or_default() }))
         };
         let (request, active) = clean(&asked.exchange.response)?;
-        let candidate = match &asked.rounds.last()?.candidate {
+        let candidate = match &asked.last.as_ref()?.candidate {
             Reply::Answer(response) => Some(clean(response)?.1),
             Reply::Nothing(_) => None,
         };

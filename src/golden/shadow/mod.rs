@@ -15,4 +15,4 @@ mod trial;
 
 pub use difference::Difference;
 pub use round::{Asked, Reply, Round};
-pub use trial::{EXCHANGES_FEW, ShadowTrial};
+pub use trial::{EXCHANGES_FEW, ROUNDS_ENOUGH, ShadowTrial};

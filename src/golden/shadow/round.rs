@@ -49,23 +49,20 @@ pub struct Round {
     pub candidate: Reply,
 }
 
-/// A user's exchange with Active, and what came when its request was asked again.
+/// A user's exchange with Active, and what came when its request was asked again. Only the last round is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
     /// The exchange.
     pub exchange: Captured,
-    /// The rounds, in the order of time; at least one.
-    pub rounds: Vec<Round>,
+    /// The last round; `None` before the first.
+    pub last: Option<Round>,
+    /// How many rounds there were.
+    pub rounds: usize,
+    /// Where the candidate differed in every round, and Active never did; as of the last round that was taken.
+    pub(super) standing: Option<Vec<Divergence>>,
 }
 
 impl Reply {
-    pub(super) fn status(&self) -> Option<u16> {
-        match self {
-            Self::Answer(response) => Some(response.status),
-            Self::Nothing(_) => None,
-        }
-    }
-
     /// The facts of the answer. No answer has the status 0.
     fn facets(&self, rules: &Normalisers) -> Facets {
         match self {
@@ -89,63 +86,59 @@ pub(super) fn places(one: &Facets, other: &Facets, rules: &Normalisers) -> BTree
     both.into_iter().flatten().map(|divergence| divergence.at).collect()
 }
 
-/// The facts of all answers to one request.
+/// The facts of one round, and of the user's answer.
 pub(super) struct Facts {
     pub user: Facets,
-    pub actives: Vec<Facets>,
-    pub candidates: Vec<Facets>,
+    pub active: Facets,
+    pub candidate: Facets,
 }
 
 impl Facts {
-    pub fn of(asked: &Asked, rules: &Normalisers) -> Self {
-        let side = |of: fn(&Round) -> &Reply| asked.rounds.iter().map(|round| of(round).facets(rules)).collect();
+    pub fn of(exchange: &Captured, round: &Round, rules: &Normalisers) -> Self {
         Self {
-            user: facets(&asked.exchange.response, rules),
-            actives: side(|round| &round.active),
-            candidates: side(|round| &round.candidate),
+            user: facets(&exchange.response, rules),
+            active: round.active.facets(rules),
+            candidate: round.candidate.facets(rules),
         }
     }
 
-    /// Where the candidate differed in every round, and Active never did: neither from the user's answer nor between its own.
-    pub fn confirmed(&self, rules: &Normalisers) -> Vec<Divergence> {
-        let noise = |active: &Facets| Noise::between(self.user.clone(), active.clone());
-        let mut confirmed: Option<Vec<Divergence>> = None;
-        for active in &self.actives {
-            let noise = noise(active);
-            for candidate in &self.candidates {
-                let mut found = compare(&self.user, candidate, &noise, rules);
-                // What Active's answers never had is new, also a header.
-                let new = compare(candidate, &self.user, &noise, rules).into_iter();
-                let new = new.filter(|it| it.answered.is_none() && !found.iter().any(|known| known.at == it.at));
-                let new: Vec<Divergence> =
-                    new.map(|it| Divergence { at: it.at, recorded: None, answered: it.recorded }).collect();
-                found.extend(new);
-                confirmed = Some(match confirmed {
-                    None => found,
-                    Some(known) => known.into_iter().filter(|it| found.iter().any(|one| one.at == it.at)).collect(),
-                });
-            }
-        }
-        confirmed.unwrap_or_default()
+    /// Where the candidate differs from both answers of Active, which are equal there.
+    pub fn differences(&self, rules: &Normalisers) -> Vec<Divergence> {
+        let noise = Noise::between(self.user.clone(), self.active.clone());
+        let mut found = compare(&self.user, &self.candidate, &noise, rules);
+        // What Active's answers do not have is new, also a header.
+        let new = compare(&self.candidate, &self.user, &noise, rules).into_iter();
+        let new = new.filter(|it| it.answered.is_none() && !found.iter().any(|known| known.at == it.at));
+        let new: Vec<Divergence> = new.map(|it| Divergence { recorded: None, answered: it.recorded, ..it }).collect();
+        found.extend(new);
+        found
     }
 }
 
 impl Asked {
+    /// An exchange that was not asked again yet.
+    pub const fn new(exchange: Captured) -> Self {
+        Self { exchange, last: None, rounds: 0, standing: None }
+    }
+
+    /// Both were asked once more.
+    pub fn push(&mut self, round: Round) {
+        self.last = Some(round);
+        self.rounds += 1;
+    }
+
     /// The route of the request.
     pub fn route(&self) -> Route {
         Route::of_request(&self.exchange.request.method, &self.exchange.request.path)
     }
 
-    /// Whether the candidate's answers differ from all of Active's so far. Then both are asked once more, because the
-    /// cause may be something that changed between two answers.
-    pub fn is_suspicious(&self) -> bool {
-        let rules = rules();
-        !Facts::of(self, &rules).confirmed(&rules).is_empty()
-    }
-
-    /// Whether the candidate's last answer has another status than Active's last: it may fail now and then.
-    pub fn may_be_flaky(&self) -> bool {
-        self.rounds.last().is_some_and(|round| round.active.status() != round.candidate.status())
+    /// Keeps the differences that the last round has too.
+    pub(super) fn confirm(&mut self, found: Vec<Divergence>) -> &[Divergence] {
+        let standing = match self.standing.take() {
+            None => found,
+            Some(known) => known.into_iter().filter(|it| found.iter().any(|one| one.at == it.at)).collect(),
+        };
+        self.standing.insert(standing)
     }
 }
 

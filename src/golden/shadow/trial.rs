@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::difference::Difference;
 use super::round::{Asked, Facts, places, rules};
-use crate::golden::compare::Divergence;
-use crate::golden::facets::Facets;
 use crate::golden::normalise::Normalisers;
 use crate::live::{ALPHA, Paired, ROUTES_MAX, Route};
 use crate::redact::Secrets;
@@ -16,6 +14,10 @@ pub const EXCHANGES_FEW: u64 = 5;
 const EXCHANGES_ENOUGH: u64 = 50;
 /// Places of one route at which Active's answers are known to differ. A route with more has no body to compare.
 const PLACES_MAX: usize = 500;
+/// Rounds in which a difference of one exchange is no chance any more, by itself: the evidence of so many pairs is enough.
+pub const ROUNDS_ENOUGH: usize = 12;
+/// Rounds after which a difference of one exchange is called one that is always there.
+const ROUNDS_CLEAR: usize = 4;
 /// Ways in which the candidate may differ more often than Active: each has this part of the error bound.
 const WAYS: f64 = 2.0;
 
@@ -32,10 +34,10 @@ pub struct ShadowTrial {
     compared: BTreeMap<Route, u64>,
     /// Exchanges in which Active's own answers differed.
     noisy: u64,
-    /// Exchanges in which the candidate differed once, and not again.
+    /// Exchanges in which the candidate differed at first, and not in each round.
     unconfirmed: u64,
-    /// The first exchange in which the candidate differed.
-    first: Option<Difference>,
+    /// The exchange in which the candidate differed in most rounds.
+    clearest: Option<Difference>,
     failure: Option<String>,
 }
 
@@ -51,71 +53,56 @@ impl ShadowTrial {
             compared: BTreeMap::new(),
             noisy: 0,
             unconfirmed: 0,
-            first: None,
+            clearest: None,
             failure: None,
         }
     }
 
-    /// Takes the answers to one more request.
-    pub fn add(&mut self, asked: &Asked) {
+    /// Takes the last round of an exchange. Returns whether both versions are to be asked once more: the candidate has
+    /// differed in every round, and Active never.
+    pub fn add(&mut self, asked: &mut Asked) -> bool {
+        let Some(round) = &asked.last else { return false };
         let route = asked.route();
         let is_known = self.compared.contains_key(&route) || self.compared.len() < ROUTES_MAX;
         let route = if is_known { route } else { Route::rest() };
-        let facts = Facts::of(asked, &self.rules);
-        let mut differed = None;
-        let noise = self.noise.entry(route.clone()).or_default();
-        let mut learned = BTreeSet::new();
-        for (active, candidate) in facts.actives.iter().zip(&facts.candidates) {
-            let [own, other] = [candidate, active].map(|side| places(&facts.user, side, &self.rules));
-            self.statuses.add(own.contains("status"), other.contains("status"));
-            let is_new = |at: &&String| !is_below(noise, at);
-            let [shows, shows_other] = [&own, &other].map(|places| places.iter().any(|at| is_new(&at)));
-            self.facts.add(shows, shows_other);
-            if shows && differed.is_none() {
-                let is_actives = |at: &String| is_below(&other, at) || is_below(noise, at);
-                differed = own.iter().find(|at| !is_actives(at)).map(|_| (candidate, active));
-            }
-            learned.extend(other);
-        }
-        self.noisy += u64::from(!learned.is_empty());
-        noise.extend(learned);
+        let is_first = asked.rounds == 1;
+        *self.compared.entry(route.clone()).or_default() += u64::from(is_first);
+        let facts = Facts::of(&asked.exchange, round, &self.rules);
+        let [own, other] = [&facts.candidate, &facts.active].map(|side| places(&facts.user, side, &self.rules));
+        let noise = self.noise.entry(route).or_default();
+        // Both sides are measured by what was noise before this round, so that neither has an advantage.
+        let [shows, other_shows] = [&own, &other].map(|places| places.iter().any(|at| !is_below(noise, at)));
+        self.statuses.add(own.contains("status"), other.contains("status"));
+        self.facts.add(shows, other_shows);
+        self.noisy += u64::from(is_first && !other.is_empty());
+        noise.extend(other);
         while noise.len() > PLACES_MAX {
             noise.pop_last();
         }
-        *self.compared.entry(route).or_default() += 1;
-        self.judge(asked, &facts, differed);
+        let stands = !asked.confirm(facts.differences(&self.rules)).is_empty();
+        self.unconfirmed += u64::from(!stands && !is_first);
+        let is_clearest = self.clearest.as_ref().is_none_or(|known| known.rounds < asked.rounds);
+        if is_clearest && stands {
+            self.clearest = Some(Difference::redacted(asked, &self.secrets, &self.rules));
+        }
+        let is_shown = [&self.statuses, &self.facts].into_iter().any(|paired| paired.is_shown(ALPHA / WAYS));
+        if is_shown && self.failure.is_none() {
+            self.failure = Some(self.finding());
+        }
+        self.failure.is_none() && stands
     }
 
-    fn judge(&mut self, asked: &Asked, facts: &Facts, differed: Option<(&Facets, &Facets)>) {
-        if self.failure.is_some() {
-            return;
+    /// What is wrong with the candidate, for a person.
+    fn finding(&self) -> String {
+        match &self.clearest {
+            // Chance does not repeat itself that often.
+            Some(clear) if clear.rounds >= ROUNDS_CLEAR => clear.to_string(),
+            clearest => format!(
+                "in {} exchanges the candidate answered otherwise now and then, more often than Active does{}",
+                self.compared(),
+                clearest.as_ref().map_or_else(String::new, |one| format!("; for example, {one}"))
+            ),
         }
-        let shown = |found: &[Divergence]| Difference::redacted(asked, found, &self.secrets, &self.rules);
-        // One round is no confirmation: something may have changed between two answers.
-        let confirmed = if asked.rounds.len() > 1 { facts.confirmed(&self.rules) } else { Vec::new() };
-        if !confirmed.is_empty() {
-            self.failure = Some(shown(&confirmed).to_string());
-            return;
-        }
-        if let Some((candidate, _)) = differed {
-            self.unconfirmed += 1;
-            if self.first.is_none() {
-                let found = crate::golden::compare(&facts.user, candidate, &crate::golden::Noise::none(), &self.rules);
-                self.first = Some(shown(&found));
-            }
-        }
-        let alpha = ALPHA / WAYS;
-        let more = match (self.statuses.is_shown(alpha), self.facts.is_shown(alpha)) {
-            (true, _) => "another status",
-            (false, true) => "another answer",
-            (false, false) => return,
-        };
-        let first = self.first.as_ref().map_or_else(String::new, |first| format!("; the first: {first}"));
-        self.failure = Some(format!(
-            "{more} than users got from Active in {} of {} exchanges, more often than Active itself gives one{first}",
-            self.unconfirmed,
-            self.compared()
-        ));
     }
 
     /// Why the candidate is degraded, if it is.
@@ -144,7 +131,7 @@ impl ShadowTrial {
     pub fn summary(&self) -> String {
         let routes = self.compared.len();
         let mut text = format!("{} exchanges of {routes} routes compared", self.compared());
-        for (count, what) in [(self.noisy, "with noise"), (self.unconfirmed, "that differed once")] {
+        for (count, what) in [(self.noisy, "with noise"), (self.unconfirmed, "that differed now and then")] {
             if count > 0 {
                 text.push_str(&format!(", {count} {what}"));
             }

@@ -28,5 +28,5 @@ pub use diagnose::{DiagnosisFacts, diagnose, diagnose_now};
 pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
-pub use qualify::qualify;
+pub use qualify::{qualify, write_run};
 pub use running::Jobs;

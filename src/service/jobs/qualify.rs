@@ -46,7 +46,7 @@ pub async fn qualify(
     let kept = found.run.exchanges.len() as u64;
     let path = tools.paths.qualified(name);
     let file = path.clone();
-    let written = tokio::task::spawn_blocking(move || write(&file, found.run)).await;
+    let written = tokio::task::spawn_blocking(move || write_run(&file, found.run)).await;
     written.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
     Ok(GoldenQualified {
         path: path.display().to_string(),
@@ -75,7 +75,10 @@ fn fact(directories: &[PathBuf], name: &str) -> Result<GoldenFact, OperationsErr
 }
 
 /// Writes the run in place of an earlier one.
-fn write(path: &Path, run: GoldenRun) -> Result<(), String> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_run(path: &Path, run: GoldenRun) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(failed)?;
