@@ -7,7 +7,7 @@ use super::capture::Captured;
 
 /// Headers that concern one connection or the form of the body, not the exchange. A replay sends its own; an answer must come
 /// without a content coding, so that it can be compared.
-pub(super) const OF_CONNECTION: &[&str] = &[
+const OF_CONNECTION: &[&str] = &[
     "accept-encoding",
     "connection",
     "content-encoding",
@@ -17,7 +17,6 @@ pub(super) const OF_CONNECTION: &[&str] = &[
     "proxy-connection",
     "te",
     "trailer",
-    "transfer-encoding",
     "upgrade",
 ];
 /// Codings of one body. A server that applies more than one has a fault, or an attacker sends it.
@@ -72,6 +71,8 @@ impl Captured {
             }
             headers.retain(|(name, _)| !OF_CONNECTION.contains(&name.to_ascii_lowercase().as_str()));
         }
+        // A replay sends a request in chunks again if it came so. How an answer is framed says nothing.
+        response.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("transfer-encoding"));
         Ok(self)
     }
 }

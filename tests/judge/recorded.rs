@@ -63,16 +63,8 @@ async fn connection(address: &Address, connection: u64, paths: &[&str], recorder
         let begun = Instant::now();
         let response = open.send(&request, LONG, Extent { bytes_max: 1 << 20, events }).await.unwrap();
         let duration = begun.elapsed();
-        recorder.offer(Captured {
-            at,
-            connection,
-            index,
-            listener: "http".to_owned(),
-            request,
-            response,
-            events,
-            duration,
-        });
+        let listener = "http".to_owned();
+        recorder.offer(Captured { at, connection, index, listener, request, response, events, duration });
     }
 }
 
