@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::format::{Exchange, Expected, Recorded};
+use super::format::{Exchange, Expected, Recorded, SWITCHING};
 use crate::http::{Request, Response};
 use crate::live::{Class, Route};
 use crate::time::{Timestamp, millis};
@@ -50,6 +50,12 @@ impl Captured {
     pub(super) fn exchange(self, begun: Timestamp) -> Exchange {
         let since = self.at.as_unix_ms().saturating_sub(begun.as_unix_ms());
         let recorded = Recorded { connection: self.connection, began_ms: since, took_ms: millis(self.duration) };
+        if self.response.status == SWITCHING {
+            // The tap keeps no messages: what can be repeated is that the connection changes its protocol.
+            let Self { request, response, .. } = self;
+            let opened = Exchange::of_websocket(request, response.headers, Vec::new());
+            return Exchange { recorded: Some(recorded), ..opened.unwrap_or_default() };
+        }
         Exchange {
             request: self.request,
             response: Some(Expected::from(self.response)),

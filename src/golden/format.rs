@@ -48,8 +48,8 @@ use crate::time::Timestamp;
 /// exchange with an unknown field: a misspelt `response` must not turn into "every answer is good".
 pub const SCHEMA: &str = "rei-golden/1.0";
 
-/// The version of a run from live traffic, whose exchanges have a place and learned rules, and of a run with placeholders:
-/// 1.0 does not know them.
+/// The version of a run whose exchanges have a place in time or learned rules, as one from live traffic, and of a run with
+/// placeholders: 1.0 does not know them.
 pub const SCHEMA_LIVE: &str = "rei-golden/1.1";
 
 /// The version of a run with bodies in files, with messages, or of lines.
@@ -365,6 +365,8 @@ impl GoldenRun {
         let is_new = |exchange: &Exchange| exchange.is_conversation() || exchange.has_large_body();
         if !self.header.protocol.is_http() || self.exchanges.iter().any(is_new) {
             self.header.needs(SCHEMA_PARTS);
+        } else if self.exchanges.iter().any(|exchange| exchange.recorded.is_some()) {
+            self.header.needs(SCHEMA_LIVE);
         }
     }
 }

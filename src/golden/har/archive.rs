@@ -175,6 +175,11 @@ impl<'a> Node<'a> {
         self.value.and_then(|value| value.as_u64().or_else(|| value.as_f64().filter(|n| *n > 0.0).map(|n| n as u64)))
     }
 
+    /// A duration in milliseconds; `None` if it is missing or unknown, which is negative.
+    pub(super) fn duration_ms(&self) -> Option<u64> {
+        self.value.and_then(Value::as_f64).filter(|ms| *ms >= 0.0).map(|ms| ms as u64)
+    }
+
     /// A number.
     pub(super) fn number(&self) -> Option<u64> {
         self.value.and_then(Value::as_u64)

@@ -10,6 +10,7 @@ use crate::golden::format::{Exchange, Expected, SWITCHING};
 use crate::golden::message::{Data, Message, Side};
 use crate::golden::url::{NoTarget, Origin, Target};
 use crate::http::Request;
+use crate::time::Timestamp;
 
 /// Headers that are not in a run: those of one connection, and the encodings that the archive has already decoded.
 const NOT_KEPT: &[&str] = &[
@@ -78,6 +79,27 @@ pub(super) fn page_origin(entry: &Node<'_>) -> Option<Origin> {
         let url = request.get("url").text().ok().filter(|_| is_page())?;
         Target::parse(url).ok().map(|target| target.origin)
     })
+}
+
+/// When an entry began and how long it took, in milliseconds, and the connection that it had to itself until its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub began: Timestamp,
+    pub took_ms: u64,
+    /// `None` if the archive does not say which one, or if requests share it at the same time, as in HTTP/2.
+    pub connection: Option<String>,
+}
+
+/// The times of an entry; `None` if it does not have them.
+pub(super) fn times(entry: &Node<'_>) -> Option<Times> {
+    let began = entry.get("startedDateTime").text().ok()?.parse().ok()?;
+    let took_ms = entry.get("time").duration_ms()?;
+    let is_shared = ["request", "response"].iter().any(|side| {
+        let version = entry.get(side).get("httpVersion").text().unwrap_or_default().to_ascii_lowercase();
+        !version.is_empty() && !version.starts_with("http/1")
+    });
+    let connection = entry.get("connection").text().ok().filter(|name| !is_shared && !name.is_empty());
+    Some(Times { began, took_ms, connection: connection.map(str::to_owned) })
 }
 
 /// The exchange of an entry, and the reason why it has no body of the answer, if it should have one.

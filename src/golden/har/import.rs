@@ -6,9 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::archive::{ArchiveError, Node, parse, text_of};
-use super::entry::{Asked, asked, exchange, page_origin};
+use super::entry::{Asked, Times, asked, exchange, page_origin, times};
 use super::left_out::LeftOut;
-use crate::golden::format::{EXCHANGES_MAX, Exchange, GoldenRun, Header};
+use crate::golden::format::{EXCHANGES_MAX, Exchange, GoldenRun, Header, Recorded};
 use crate::golden::url::{Origin, Target};
 
 /// How the origin is chosen.
@@ -96,11 +96,13 @@ pub fn from_har(path: &Path, bytes: &[u8], header: Header, chosen: &Chosen) -> R
         other_origins: others.collect(),
         origin: origin.as_ref().map(ToString::to_string),
     };
+    let mut all_times = Vec::new();
     for (index, Candidate { node, name, asked }) in candidates.into_iter().enumerate() {
         let entry = index + 1;
         match take(&node, asked, origin.as_ref(), imported.run.exchanges.len()) {
             Ok((exchange, without_body)) => {
                 imported.run.exchanges.push(exchange);
+                all_times.push(times(&node));
                 imported.taken.push(TakenEntry { entry, without_body });
             }
             Err((why, whole)) => {
@@ -109,7 +111,29 @@ pub fn from_har(path: &Path, bytes: &[u8], header: Header, chosen: &Chosen) -> R
             }
         }
     }
+    if let Some(all) = all_times.into_iter().collect::<Option<Vec<Times>>>() {
+        place(&mut imported.run.exchanges, &all);
+    }
     Ok(imported)
+}
+
+/// Gives exchanges their places in time, so that a replay has the connections and the overlaps of the archive.
+fn place(exchanges: &mut [Exchange], all: &[Times]) {
+    let begun = all.iter().map(|times| times.began).min().unwrap_or_default();
+    let mut numbers: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut last = 0;
+    for (exchange, times) in exchanges.iter_mut().zip(all) {
+        let mut next = || {
+            last += 1;
+            last
+        };
+        let connection = match &times.connection {
+            Some(name) => *numbers.entry(name).or_insert_with(next),
+            None => next(),
+        };
+        let began_ms = times.began.ms_since(begun);
+        exchange.recorded = Some(Recorded { connection, began_ms, took_ms: times.took_ms });
+    }
 }
 
 /// The exchange of an entry; or the reason why there is none, with the name of the entry if it needs a longer one.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::golden::format::Header;
+use crate::golden::format::{Exchange, Header};
 use crate::time::Timestamp;
 
 fn import(archive: &Value, chosen: &Chosen) -> Result<Imported, ArchiveError> {
@@ -93,6 +93,35 @@ fn the_messages_of_a_websocket_are_taken() {
     assert_eq!(left_out(entry(101, many)), "its WebSocket has 1001 messages, more than the maximum of 1000");
 }
 
+#[test]
+fn the_times_and_the_connections_of_an_archive_are_kept() {
+    let entry = |path: &str, began: &str, time: Value, connection: Value, version: &str| {
+        json!({"startedDateTime": began, "time": time, "connection": connection,
+               "request": {"method": "GET", "url": format!("http://x.test{path}"), "httpVersion": version},
+               "response": {"status": 200}})
+    };
+    let entries = vec![
+        entry("/", "2026-01-01T00:00:01.000Z", json!(40.7), json!("81"), "HTTP/1.1"),
+        entry("/a", "2026-01-01T01:00:01.050+01:00", json!(100), json!("81"), "HTTP/1.1"),
+        entry("/b", "2026-01-01T00:00:01.060Z", json!(10), json!("82"), "http/1.1"),
+        entry("/c", "2026-01-01T00:00:01.070Z", json!(10), json!("83"), "h2"),
+        entry("/d", "2026-01-01T00:00:01.070Z", json!(10), json!("83"), "h2"),
+        entry("/e", "2026-01-01T00:00:01.080Z", json!(0), Value::Null, "HTTP/1.1"),
+    ];
+    let places = |entries: &[Value]| {
+        let imported = import(&json!({"log": {"entries": entries}}), &Chosen::default()).unwrap();
+        let place = |it: &Exchange| it.recorded.map(|it| (it.connection, it.began_ms, it.took_ms));
+        imported.run.exchanges.iter().map(place).collect::<Option<Vec<_>>>()
+    };
+    let found = places(&entries).unwrap();
+    assert_eq!(found, [(1, 0, 40), (1, 50, 100), (2, 60, 10), (3, 70, 10), (4, 70, 10), (5, 80, 0)]);
+    // If one entry has no time, the order of the archive is all that is known.
+    for (began, time) in [("yesterday", json!(1)), ("2026-01-01T00:00:01.090Z", json!(-1))] {
+        let odd = entry("/f", began, time, Value::Null, "");
+        assert_eq!(places(&[&entries[..], &[odd]].concat()), None);
+    }
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -118,6 +147,8 @@ fn value() -> impl Strategy<Value = Value> {
         Just("content"),
         Just("mimeType"),
         Just("_webSocketMessages"),
+        Just("startedDateTime"),
+        Just("time"),
         Just("opcode"),
         Just("data"),
     ];

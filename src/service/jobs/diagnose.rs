@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::diagnosis::{self, Collected, Request, exchanges_of};
 use crate::digest;
-use crate::golden::{GoldenRun, Header, Writer};
+use crate::golden::{self, GoldenRun, Header};
 use crate::interface::client::EvolutionClient;
 use crate::interface::types::{
     ContextId, Evidence, EvolutionId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
@@ -131,7 +131,10 @@ async fn reproduce(
     let path = tools.paths.reproduction(&incident.id);
     let run = GoldenRun { header: Header::new(incident.id.0.clone(), listener.clone(), at), exchanges };
     let fact = match write(&path, run) {
-        Ok(sha256) => GoldenFact { name: incident.id.0.clone(), listener, path, sha256, bodies: None },
+        Ok(sha256) => {
+            let (name, bodies) = (incident.id.0.clone(), golden::directory_if_any(&path));
+            GoldenFact { name, listener, path, sha256, bodies }
+        }
         Err(why) => return vec![ReproductionRun { detail: why, ..ReproductionRun::default() }],
     };
     let nonce = format!("{}-{}", incident.id, at.as_unix_ms());
@@ -154,10 +157,6 @@ fn write(path: &Path, run: GoldenRun) -> Result<String, String> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
         _ => {}
     }
-    let mut writer = Writer::create(path, &run.header).map_err(|error| chain(&error))?;
-    for exchange in run.exchanges {
-        writer.push(exchange).map_err(|error| chain(&error))?;
-    }
-    writer.finish().map_err(|error| chain(&error))?;
+    golden::write(path, run).map_err(|error| chain(&error))?;
     digest::sha256_of_file(path).map_err(|error| failed(&error))
 }

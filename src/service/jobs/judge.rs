@@ -181,5 +181,6 @@ fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFa
     let path = tools.paths.reproduction(incident);
     let sha256 = digest::sha256_of_file(&path).ok()?;
     let listener = tools.config.health.http.as_ref()?.listen.clone();
-    Some(GoldenFact { name: incident.0.clone(), listener, path, sha256, bodies: None })
+    let bodies = golden::directory_if_any(&path);
+    Some(GoldenFact { name: incident.0.clone(), listener, path, sha256, bodies })
 }
