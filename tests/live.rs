@@ -6,9 +6,9 @@ mod world;
 use std::thread;
 
 use rei::interface::types::Verdict;
-use rei::live::{Class, Limits, Pool, Route, Sample, Trial};
+use rei::live::{Class, Latencies, Limits, Pool, Route, Sample, Trial};
 use rei::time::Timestamp;
-use world::{EVEN, HONEST, Run, Version, World, limits, run};
+use world::{EVEN, HONEST, Run, Version, World, limits, run, run_as};
 
 fn at(second: u64) -> Timestamp {
     Timestamp::from_unix_ms(1_000_000_000_000 + second * 1_000)
@@ -27,6 +27,24 @@ fn sample(name: &str, total: u64, failed: u64, ms: u64) -> Sample {
 fn both(mut one: Sample, other: &Sample) -> Sample {
     one.merge(other);
     one
+}
+
+/// The same as a library of metrics has it that knows durations by a few steps and by their sum.
+fn coarse(fine: &Sample) -> Sample {
+    let mut sample = Sample::default();
+    sample.coarse = true;
+    for (route, counts) in fine.routes() {
+        let coarse = sample.route(route.clone());
+        Class::ALL.into_iter().for_each(|class| coarse.add(class, counts.of(class)));
+        for (bucket, count) in counts.latencies.buckets() {
+            let us = Latencies::edge_us(bucket);
+            (coarse.measured, coarse.sum_us) = (coarse.measured + count, coarse.sum_us + count * us);
+            let steps = [100_000, 250_000, 500_000, 1_000_000, 2_500_000];
+            let step = steps.into_iter().find(|step| us <= *step).unwrap_or(10_000_000);
+            coarse.latencies.add(step, count);
+        }
+    }
+    sample
 }
 
 /// A trial beside a reference, with the same block in each second.
@@ -202,6 +220,39 @@ fn wide_steps_of_durations_do_not_condemn_a_slightly_slower_version() {
     assert_eq!(near.verdict, Verdict::Pass, "{:?}", near.reasons);
     let far = beside(60, &coarse(250), &coarse(50)).judge();
     assert_eq!(far.verdict, Verdict::Fail, "{:?}", far.reasons);
+}
+
+/// Durations of 20 ms are all in the step that ends at 100 ms: only their mean shows a difference.
+#[test]
+fn a_mean_shows_what_wide_steps_hide() {
+    let found = |factor| run_as(EVEN, Version { factor, ..HONEST }, HONEST, 90, 1, coarse);
+    for factor in [1.5, 2.0] {
+        let (degraded, trial) = found(factor);
+        assert!(degraded.is_some(), "{factor}");
+        let reasons = trial.judge().reasons;
+        assert!(reasons[0].contains("requests took longer than on Active: "), "{reasons:?}");
+        println!("x{factor}: found after {degraded:?} s: {}", reasons[0]);
+    }
+    let (degraded, trial) = found(1.05);
+    assert_eq!((degraded, trial.judge().verdict), (None, Verdict::Pass), "{:?}", trial.judge().reasons);
+}
+
+/// The means keep the bound: with few requests, several routes, pauses and connections whose requests belong together.
+#[test]
+fn honest_trials_with_means_are_seldom_called_degraded() {
+    let world = World { rate: 16.0, ..EVEN };
+    let cases = [
+        (World { drifts: true, ..world }, HONEST),
+        (World { share: 0.44, ..world }, Version { pauses: 0.05, ..HONEST }),
+        (World { share: 0.8, routes: 4, rate: 40.0, ..world }, HONEST),
+        (World { share: 0.5, connection: 5, rate: 40.0, ..world }, HONEST),
+    ];
+    let count = |(world, version): (World, Version)| {
+        (0..500).filter(|seed| run_as(world, version, version, 40, *seed, coarse).0.is_some()).count()
+    };
+    let threads = cases.map(|case| thread::spawn(move || count(case)));
+    let degraded: Vec<usize> = threads.into_iter().map(|it| it.join().unwrap()).collect();
+    assert!(degraded.iter().all(|count| *count <= 5), "of 500 each: {degraded:?}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The figures of rei, measured side by side in one run. `make bench` runs it; see benches/README.md.
 //!
-//! Arguments name chapters (`crash`, `rollback`, `steady`, `evolution`); without any, all of them are measured.
+//! Arguments name chapters (`crash`, `rollback`, `steady`, `evolution`, `logger`); without any, all of them are measured.
 
 mod evolution;
+mod logger;
 mod peers;
 mod report;
 mod restart;
@@ -23,6 +24,7 @@ const CHAPTERS: &[(&str, Chapter)] = &[
     ("rollback", switches::measure),
     ("steady", steady::measure),
     ("evolution", evolution::measure),
+    ("logger", logger::measure),
 ];
 
 fn main() -> ExitCode {

@@ -150,7 +150,8 @@ fn milliseconds(text: &str) -> Result<f64> {
 }
 
 /// User and system time of a process, in clock ticks.
-fn cpu_ticks(pid: u32) -> Result<u64> {
+/// The processor time of a process, in jiffies.
+pub fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').ok_or("no stat")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();

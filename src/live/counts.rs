@@ -13,6 +13,11 @@ pub struct Counts {
     classes: [u64; Class::ALL.len()],
     /// How long requests took. A source may know the duration of some requests only, or of none.
     pub latencies: Latencies,
+    /// Requests whose durations are known by their sum, and the sum in microseconds: wide steps of a histogram hide what the
+    /// mean shows. Only metrics have it.
+    pub measured: u64,
+    /// The sum.
+    pub sum_us: u64,
     /// Bytes that clients sent, with headers; 0 if the source does not know.
     pub bytes_in: u64,
     /// Bytes that clients got, with headers; 0 if the source does not know.
@@ -53,6 +58,11 @@ impl Counts {
         Class::ALL.into_iter().filter(|class| class.is_failure()).fold(0, |sum, it| sum.saturating_add(self.of(it)))
     }
 
+    /// The mean duration in microseconds, of the requests that are known by their sum.
+    pub fn mean_us(&self) -> Option<u64> {
+        self.sum_us.checked_div(self.measured)
+    }
+
     /// The memory of these counts, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.latencies.bytes()
@@ -64,6 +74,8 @@ impl Counts {
             self.add(class, other.of(class));
         }
         self.latencies.merge(&other.latencies);
+        self.measured = self.measured.saturating_add(other.measured);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
     }

@@ -179,6 +179,11 @@ impl Trial {
                 let [one, other] = connections.map(|it| format!("{} of {}", it.empty, it.ended));
                 format!("{one} connections ended without an answer, {other} {name}")
             }
+            About::Longer => {
+                let [one, other] =
+                    [0, 1].map(|side| milliseconds(self.seen_of(side, None).mean_us().unwrap_or_default()));
+                format!("second by second, requests took longer than {name}: {one} on average, {other} {name}")
+            }
             About::BoundOfFailures => {
                 let bound = self.limits.failures.unwrap_or_default() * 100.0;
                 format!("{}, over the bound of {bound} %", failed(&self.seen_of(0, None)))

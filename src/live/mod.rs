@@ -28,6 +28,7 @@
 //! | `draws` | draws without replacement, with a fixed seed |
 //! | `pool` | the time before a trial as its reference |
 //! | `facet` | what can be different, and what of it is tolerated |
+//! | `means` | whether requests take longer on average, if durations are known in wide steps |
 //! | `silence` | a candidate that answers nothing |
 //! | `trial` | all evidence of one trial |
 //! | `judgement` | its verdict and reasons |
@@ -43,6 +44,7 @@ mod growth;
 mod judgement;
 mod latencies;
 pub mod log;
+mod means;
 pub mod metrics;
 mod own;
 mod paired;

@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::draws::Draws;
 use super::facet::{FACETS, FAILURES, Facet, PAUSE, Slow};
 use super::latencies::Latencies;
+use super::means::{LONGER, sign};
 use super::pool::Pool;
 use super::route::Route;
 use super::sample::{ROUTES_MAX, Sample};
@@ -23,9 +24,11 @@ use super::silence::Silence;
 /// The chance that an honest candidate is called degraded, however long a trial is and however often it is judged.
 pub const ALPHA: f64 = 0.01;
 /// The share of the error bound for connections that are no HTTP/1: half for resets, half for empty answers.
-const WEIGHT_CONNECTIONS: f64 = 0.06;
+const WEIGHT_CONNECTIONS: f64 = 0.04;
 /// The share for the operator's bounds: half for errors, half for latency.
-const WEIGHT_BOUNDS: f64 = 0.1;
+const WEIGHT_BOUNDS: f64 = 0.08;
+/// The share for the means of durations.
+const WEIGHT_MEANS: f64 = 0.04;
 /// The operator's bounds are exact: nothing above them is tolerated.
 const RATE_FAILURES: Odds = Odds { tolerated: 1.0, suspected: &[1.3, 2.0, 6.0], cap: 10.0, burst: 4.0, doubt: 12.0 };
 const RATE_SLOW: Odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0, 20.0], cap: 2.0, burst: 2.0, doubt: 12.0 };
@@ -92,6 +95,8 @@ pub struct Trial {
     pub(super) connections: [Evidence; 2],
     /// Requests that failed, and that were slow, against the operator's bounds.
     pub(super) bounds: [Evidence; 2],
+    /// Seconds in which requests took longer on average.
+    pub(super) longer: Evidence,
     /// Requests over the operator's bound of latency, of those with a known duration.
     pub(super) over_bound: [u64; 2],
     pub(super) silence: Silence,
@@ -162,6 +167,7 @@ pub(super) enum About<'a> {
     Empty,
     BoundOfFailures,
     BoundOfLatency,
+    Longer,
 }
 
 impl Trial {
@@ -193,6 +199,7 @@ impl Trial {
             routes: BTreeMap::new(),
             connections: [Evidence::new(FAILURES), Evidence::new(FAILURES)],
             bounds: [Evidence::new(RATE_FAILURES), Evidence::new(RATE_SLOW)],
+            longer: Evidence::new(LONGER),
             over_bound: [0, 0],
             silence: Silence::default(),
             failed: None,
@@ -267,6 +274,10 @@ impl Trial {
         } else if warm && candidate.routes().any(|(_, counts)| !counts.latencies.is_empty()) {
             self.idle = self.idle.saturating_add(1);
         }
+        // Before and after, the load is another one, and with it the mean.
+        if let Some(sign) = sign(candidate, reference).filter(|_| warm && self.after.is_none()) {
+            self.longer.add_rate(1, u64::from(sign.longer), sign.chance);
+        }
         self.compare_connections(candidate, reference);
         if self.limits.failures.is_some() || self.limits.p99_us.is_some() {
             self.compare_bounds(&candidate.total(), candidate.coarse);
@@ -297,6 +308,7 @@ impl Trial {
             part(About::Empty, WEIGHT_CONNECTIONS / 2.0, empty),
             part(About::BoundOfFailures, WEIGHT_BOUNDS / 2.0, failures),
             part(About::BoundOfLatency, WEIGHT_BOUNDS / 2.0, latency),
+            part(About::Longer, WEIGHT_MEANS, &self.longer),
         ];
         facets(None, 1.0, &self.total).chain(of_routes).chain(rest)
     }
@@ -306,7 +318,7 @@ impl Trial {
         let (facet, route) = match about {
             About::Facet(facet, route) => (facet, route),
             About::BoundOfFailures => return self.seen[0].total().failed() >= FAILURES_MIN,
-            About::Reset | About::Empty | About::BoundOfLatency => return true,
+            About::Reset | About::Empty | About::BoundOfLatency | About::Longer => return true,
         };
         let sides = [0, 1].map(|side| self.seen_of(side, route));
         match facet {

@@ -146,15 +146,27 @@ pub fn limits() -> Limits {
 
 /// Runs a trial; the second in which the candidate was called degraded, and the last trial.
 pub fn run(world: World, candidate: Version, reference: Version, seconds: u64, seed: u64) -> (Option<u64>, Trial) {
+    run_as(world, candidate, reference, seconds, seed, Clone::clone)
+}
+
+/// The same, as a source sees it.
+pub fn run_as(
+    world: World,
+    candidate: Version,
+    reference: Version,
+    seconds: u64,
+    seed: u64,
+    seen: fn(&Sample) -> Sample,
+) -> (Option<u64>, Trial) {
     let mut run = Run::new(world, seed);
     let mut trial = Trial::beside(limits());
     for _ in 0..3 {
-        trial.learn(&run.next(reference, reference).1);
+        trial.learn(&seen(&run.next(reference, reference).1));
     }
     for second in 1..=seconds {
         let at = run.at();
         let (one, other) = run.next(candidate, reference);
-        trial.block(at, &one, &other);
+        trial.block(at, &seen(&one), &seen(&other));
         if trial.has_failed() {
             return (Some(second), trial);
         }

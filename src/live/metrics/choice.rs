@@ -60,8 +60,7 @@ impl Choice {
                 (None, None) => "no latency".to_owned(),
             },
         ];
-        let routes =
-            |(_, metric): &(String, &Metric)| metric.groups.keys().any(|labels| label(labels, names::ROUTE).is_some());
+        let routes = |(_, metric): &(String, &Metric)| metric.groups.keys().any(|labels| route_label(labels).is_some());
         if requests.as_ref().or(latency.as_ref()).is_some_and(|metric| !routes(metric)) {
             parts.push("no route label".to_owned());
         }
@@ -98,8 +97,8 @@ fn missing(page: &Page) -> String {
 
 /// How much the labels of a metric tell.
 fn details(metric: &Metric) -> u32 {
-    let has = |known: &[&'static str]| metric.groups.keys().any(|labels| label(labels, known).is_some());
-    2 * u32::from(has(names::ROUTE)) + u32::from(has(names::METHOD))
+    let has = |what: fn(&Labels) -> bool| u32::from(metric.groups.keys().any(what));
+    2 * has(|labels| route_label(labels).is_some()) + has(|labels| label(labels, names::METHOD).is_some())
 }
 
 /// How the requests of a group ended; `None` if it cannot be known.
@@ -132,7 +131,7 @@ fn of_status(text: &str) -> Option<Class> {
 /// The route of the requests of a group.
 pub(super) fn route(labels: &Labels) -> Route {
     let method = label(labels, names::METHOD).map_or("", |(_, value)| value);
-    match label(labels, names::ROUTE).map_or("", |(_, value)| value) {
+    match route_label(labels).unwrap_or_default() {
         // The label can have the path as it was requested.
         path if path.starts_with('/') => {
             // express-prom-bundle writes `/users/#val`; here `#` begins no fragment.
@@ -141,6 +140,14 @@ pub(super) fn route(labels: &Labels) -> Route {
         }
         name => Route::named(method, name),
     }
+}
+
+/// The value of the label with the route.
+fn route_label(labels: &Labels) -> Option<&str> {
+    let (name, value) = label(labels, names::ROUTE)?;
+    // Caddy's label has the kind of the handler, such as `subroute`, and is there beside that of the server.
+    let is_kind = name == "handler" && labels.iter().any(|(key, _)| key == "server");
+    (!is_kind).then_some(value)
 }
 
 /// The first of these labels that is there, with its value.

@@ -18,21 +18,24 @@ const S: Kind = Kind::Durations(1_000_000);
 const MS: Kind = Kind::Durations(1_000);
 const COUNTER: Kind = Kind::Counter;
 
-/// The names, and who uses them. Of two that fit equally well, the first one is used.
+/// The names, and who uses them. Of two that fit equally well, the first one is used. Names with a page in
+/// `tests/fixtures/metrics` are marked with *; the others are from the documentation of their libraries.
 pub(super) const METRICS: &[(&str, Kind)] = &[
-    // OpenTelemetry since 1.23, .NET 8, Rack's collector for Ruby
+    // OpenTelemetry since 1.23 *, .NET 8, Rack's collector for Ruby
     ("http_server_request_duration_seconds", S),
     ("http_server_request_duration", S),
-    // OpenTelemetry before
+    // OpenTelemetry before *
     ("http_server_duration_milliseconds", MS),
     ("http_server_duration_seconds", S),
     ("http_server_duration", MS),
-    // Spring, Quarkus, Micronaut, Ktor: Micrometer
+    // Micrometer: Spring *, Quarkus, Micronaut, Ktor
     ("http_server_requests_seconds", S),
     ("http_server_requests_milliseconds", MS),
-    // prom-client, client_golang, prometheus-net, FastAPI, Flask, Caddy
+    // prom-client *, client_golang *, FastAPI *, Flask *, Caddy *, prometheus-net
     ("http_request_duration_seconds", S),
-    // axum-prometheus, actix-web-prom
+    // The fork for several processes of the client for Ruby *, which also has a summary under the name above
+    ("http_req_duration_seconds", S),
+    // axum-prometheus *, actix-web-prom
     ("http_requests_duration_seconds", S),
     ("http_request_duration_milliseconds", MS),
     ("http_request_duration_ms", MS),
@@ -43,9 +46,9 @@ pub(super) const METRICS: &[(&str, Kind)] = &[
     ("http_request_duration", S),
     // Vert.x
     ("vertx_http_server_response_time_seconds", S),
-    // Django
+    // Django *
     ("django_http_requests_latency_seconds_by_view_method", S),
-    // Starlette
+    // Starlette *
     ("starlette_request_duration_seconds", S),
     ("starlette_requests_processing_time_seconds", S),
     // aiohttp, Tornado, Go and others by hand
@@ -55,10 +58,10 @@ pub(super) const METRICS: &[(&str, Kind)] = &[
     ("request_duration_ms", MS),
     // Phoenix
     ("phoenix_endpoint_stop_duration_milliseconds", MS),
-    // Traefik, gunicorn through the exporter of statsd
+    // Traefik; gunicorn has no page of its own, only one through the exporter of statsd
     ("traefik_entrypoint_request_duration_seconds", S),
     ("gunicorn_request_duration", S),
-    // Rack, client_golang, prom-client, FastAPI, axum-prometheus, actix-web-prom
+    // FastAPI *, axum-prometheus *, Ruby *, client_golang, prom-client, actix-web-prom
     ("http_server_requests", COUNTER),
     ("http_requests", COUNTER),
     // Flask

@@ -9,7 +9,10 @@ fn at(second: u64) -> Timestamp {
 }
 
 fn rules() -> Rules {
-    Rules { own_paths: vec!["/metrics".to_owned(), "/healthz".to_owned()], ..Rules::default() }
+    Rules {
+        own_paths: ["/metrics", "/healthz", "/actuator/prometheus"].map(str::to_owned).to_vec(),
+        ..Rules::default()
+    }
 }
 
 const NONE: Own = Own { scrapes: 0, probes: 0 };
@@ -41,6 +44,21 @@ fn the_pages_of_real_libraries_are_understood() {
             "go-promhttp",
             "GET 7+3",
             "requests by http_request_duration_seconds{code}; latency by http_request_duration_seconds; no route label",
+        ),
+        (
+            "go-caddy",
+            "GET 7+3",
+            "requests by caddy_http_request_duration_seconds{code}; latency by caddy_http_request_duration_seconds; no route label",
+        ),
+        (
+            "java-spring-boot",
+            "GET /bad 0+3, GET /users/{} 7+0",
+            "requests by http_server_requests_seconds{status}; latency by http_server_requests_seconds, of which only the mean is known",
+        ),
+        (
+            "ruby-prometheus-client-mmap",
+            "GET /bad 0+3, GET /users/{} 7+0",
+            "requests by http_request_duration_seconds{code}; latency by http_req_duration_seconds",
         ),
         (
             "go-otelhttp",
@@ -114,8 +132,8 @@ fn the_pages_of_real_libraries_are_understood() {
             let path = format!("{}/tests/fixtures/metrics/{library}-{n}.txt", env!("CARGO_MANIFEST_DIR"));
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
         };
-        // This one also counts the request for its first page, which is that of rei.
-        let own = Own { scrapes: u64::from(library == "node-otel-http"), probes: 0 };
+        // These also count the request for their first page, which is that of rei.
+        let own = Own { scrapes: u64::from(["go-caddy", "node-otel-http"].contains(&library)), probes: 0 };
         let (sample, found) = between(rules(), &page(1), &page(2), own);
         let sample = sample.unwrap_or_default();
         let is_timed = sample.total().latencies.total() == 10 + own.scrapes;
