@@ -54,9 +54,8 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
             None => logger.read("1", &read, Memory::new()?, &path, LOG_BYTES),
         };
         drop(read);
-        let (before, begun) = (cpu_ticks(child.id())?, Instant::now());
+        let before = cpu_ticks(child.id())?;
         let (lines, took) = written(File::from(write), line)?;
-        let ticks = cpu_ticks(child.id())? - before;
         let (mut counted, mut unread) = (0, 0);
         let stopped = Instant::now();
         while rules.is_some() && counted + unread < lines && stopped.elapsed() < TIME {
@@ -66,7 +65,8 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let part = ticks as f64 * JIFFY_S / begun.elapsed().max(took).as_secs_f64() * 100.0;
+        let ticks = cpu_ticks(child.id())? - before;
+        let part = ticks as f64 * JIFFY_S / took.as_secs_f64() * 100.0;
         report.row(CHAPTER, &format!("{name}: part of one processor"), "%", vec![part]);
         if rules.is_some() {
             let rate = counted as f64 / took.as_secs_f64();
