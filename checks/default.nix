@@ -1,7 +1,7 @@
 # Sandboxed checks of a runtime. The builder is the rei program itself, so the checks need no nixpkgs and no shell.
 #
 # Each check is a derivation whose output contains verdict.json; it fails to build only if the check could not run. `candidate`
-# and `active` are store paths or packages, `golden` is a golden run, `spec` says how to start the runtime (`rei check --json`
+# and `active` are store paths or packages, `golden` is a golden run, `bodies` is the directory of its large bodies, `spec` says how to start the runtime (`rei check --json`
 # prints it for a rei.toml). With another `nonce` a check runs again; otherwise Nix would repeat an earlier verdict.
 {
   rei, # the program: a file
@@ -36,6 +36,8 @@ let
         allowSubstitutes = false;
       }
     );
+  # The large bodies of a golden run, if it has some.
+  beside = bodies: if bodies == null then { } else { inherit bodies; };
   # The files that an instance finds in its state directory, if there are any.
   beginning = state: if state == null then { } else { inherit state; };
 in
@@ -62,6 +64,7 @@ in
       candidate,
       active,
       golden,
+      bodies ? null,
       state ? null,
     }:
     check {
@@ -70,6 +73,7 @@ in
       files = {
         inherit golden;
       }
+      // beside bodies
       // beginning state;
     };
   # Finds which exchanges of a recording two fresh instances of Active repeat, and what may differ in them. The output has the
@@ -79,6 +83,7 @@ in
       spec,
       active,
       golden,
+      bodies ? null,
       state ? null,
     }:
     check {
@@ -87,6 +92,7 @@ in
       files = {
         inherit golden;
       }
+      // beside bodies
       // beginning state;
     };
   # Passes if the exchanges that fail on Active pass on the candidate. Without a candidate it only tests if they fail on Active.
@@ -95,6 +101,7 @@ in
       spec,
       active,
       golden,
+      bodies ? null,
       candidate ? null,
       state ? null,
     }:
@@ -107,6 +114,7 @@ in
       files = {
         inherit golden;
       }
+      // beside bodies
       // beginning state;
     };
 }

@@ -15,7 +15,7 @@ let
       };
   makers = checks { inherit rei system nonce; };
   # An input is a store path, a directory or a golden run. Nix refuses, by its hash, a golden run that has changed since the
-  # plan was made.
+  # plan was made; the run has the hashes of its large bodies, and the judge refuses one that has changed.
   given =
     input:
     if builtins.isString input then
@@ -23,7 +23,7 @@ let
     else if input ? directory then
       builtins.path {
         path = input.directory;
-        name = "state";
+        name = "directory";
       }
     else
       builtins.path {

@@ -9,10 +9,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
+
+#[path = "judged/talks.rs"]
+mod talks;
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -68,7 +72,19 @@ fn serve() -> ExitCode {
     // SAFETY: socket activation puts a listener at this descriptor, and no other code here uses it.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     for stream in listener.incoming().flatten() {
-        answer(stream, &behaviour, answers);
+        // Versions that serve their connections beside each other, as most services do.
+        if behaviour.starts_with("parts") || behaviour.starts_with("lines") {
+            let behaviour = behaviour.clone();
+            std::thread::spawn(move || match behaviour.starts_with("parts") {
+                true => talks::serve(stream, &behaviour),
+                false => drop(talks::lines(stream, &behaviour)),
+            });
+        } else if behaviour.starts_with("pair") && behaviour != "pair_alone" {
+            let behaviour = behaviour.clone();
+            std::thread::spawn(move || answer(stream, &behaviour, answers));
+        } else {
+            answer(stream, &behaviour, answers);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -76,7 +92,8 @@ fn serve() -> ExitCode {
 /// Answers the request of a connection; a version that keeps connections answers all of them.
 fn answer(mut stream: TcpStream, behaviour: &str, answers: Option<&str>) {
     let mut number = 0;
-    while answer_one(&mut stream, behaviour, answers, number) && behaviour.starts_with("kept") {
+    let keeps = behaviour.starts_with("kept") || behaviour.starts_with("pair");
+    while answer_one(&mut stream, behaviour, answers, number) && keeps {
         number += 1;
     }
 }
@@ -94,7 +111,7 @@ fn answer_one(stream: &mut TcpStream, behaviour: &str, answers: Option<&str>, nu
         "ok" | "fixed" | "slow" | "never_ready" | "ignores_term" | "dies_after" | "kept" | "kept_breaks_second" => {
             "world"
         }
-        "kept_empty_id" => "world",
+        "kept_empty_id" | "pair" | "pair_alone" | "pair_race" => "world",
         _ => answers.unwrap_or("wurld"),
     };
     if path == "/events" {
@@ -123,6 +140,16 @@ fn answer_one(stream: &mut TcpStream, behaviour: &str, answers: Option<&str>, nu
             std::fs::write("visits", &visits).expect("a writable state directory");
             (200, visits)
         }
+        // Is answered only if another connection asks for `/wake`.
+        "/wait" => {
+            let waits = wait_for_wake();
+            (200, if waits { "awake".into() } else { "nobody came".into() })
+        }
+        "/wake" => {
+            wake();
+            (200, "woken".into())
+        }
+        _ if path.starts_with("/name/") => (200, name(path.trim_start_matches("/name/"), behaviour == "pair_race")),
         "/healthz" if behaviour == "never_ready" => (503, "no".into()),
         "/healthz" => (200, "yes".into()),
         "/greet" => (200, format!("{{\"id\":\"{now}\",\"hello\":\"{hello}\",\"pid\":{}}}", std::process::id())),
@@ -143,6 +170,30 @@ fn answer_one(stream: &mut TcpStream, behaviour: &str, answers: Option<&str>, nu
         std::process::exit(0);
     }
     written.is_ok()
+}
+
+/// Whether a client has asked for `/wake`.
+static AWAKE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// Waits for a request to `/wake`, longer than any test waits for an answer.
+fn wait_for_wake() -> bool {
+    let awake = AWAKE.0.lock().expect("no thread panics");
+    let (awake, _) =
+        AWAKE.1.wait_timeout_while(awake, Duration::from_secs(20), |awake| !*awake).expect("no thread panics");
+    *awake
+}
+
+fn wake() {
+    *AWAKE.0.lock().expect("no thread panics") = true;
+    AWAKE.1.notify_all();
+}
+
+/// The name that was asked for; with a race, the one that was asked for last.
+fn name(asked: &str, races: bool) -> String {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    *LAST.lock().expect("no thread panics") = asked.to_owned();
+    std::thread::sleep(Duration::from_millis(300));
+    if races { LAST.lock().expect("no thread panics").clone() } else { asked.to_owned() }
 }
 
 fn order(id: &str, now: u128) -> String {

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const EDGES_MS: [u64; 9] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000];
 /// The longest body that a client may send, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// The length of a large answer, in bytes.
+const LARGE_BYTES: usize = 4 << 20;
 /// The length of a stall, and the pause from one to the next.
 const STALL: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
 
@@ -145,6 +147,9 @@ fn serve() -> ExitCode {
             }
         });
     }
+    if shop.behaviour.word("lines") == Some("hostile") {
+        hostile_lines();
+    }
     // SAFETY: by the convention of socket activation, descriptor 3 is a listener of this process alone.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     loop {
@@ -208,7 +213,15 @@ fn answer(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::io::Re
     let begun = Instant::now();
     match request.path.as_str() {
         "/healthz" => return write(stream, request, 200, "", "well"),
+        "/metrics" if shop.behaviour.word("pages") == Some("hostile") => return hostile_page(shop, request, stream),
         "/metrics" => return write(stream, request, 200, "", &metrics(shop)),
+        "/large" => return write(stream, request, 200, "", &"x".repeat(LARGE_BYTES)),
+        "/endless" => {
+            stream.write_all(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            loop {
+                stream.write_all(b"10\r\n0123456789abcdef\r\n")?;
+            }
+        }
         _ => {}
     }
     let served = shop.served.fetch_add(1, Ordering::Relaxed);
@@ -238,6 +251,12 @@ fn answer(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::io::Re
     if drawn("reset") {
         reset_at_close(stream)?;
         return Ok(Ending::Reset);
+    }
+    if drawn("complains") && shop.log == "json" {
+        let (ms, number) = (begun.elapsed().as_micros(), served);
+        let secret = "password=corRectHorse";
+        let message = format!("no connection of pool {number} after {ms} us, {secret}");
+        let _ = writeln!(std::io::stdout(), r#"{{"level":"error","msg":"{message}"}}"#);
     }
     let missing = request.path.starts_with("/missing");
     let (status, head) = match () {
@@ -271,6 +290,49 @@ fn answer(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::io::Re
         return Ok(Ending::Closed);
     }
     write(stream, request, status, head, &body)
+}
+
+/// Prints lines that no reader should trust.
+fn hostile_lines() {
+    let mut stdout = std::io::stdout().lock();
+    let long = vec![b'x'; 10 << 20];
+    let lines: [&[u8]; 6] = [
+        &long,
+        b"{\"status\":200,\"duration_ms\":NaN}",
+        b"{\"status\":",
+        b"\xff\xfe\x00\x1b[2J",
+        b"{\"status\":99999999999999999999,\"duration_ms\":-1}",
+        b"{\"status\":200,\"duration_ms\":1e308}",
+    ];
+    for line in lines {
+        let _ = stdout.write_all(line).and_then(|()| stdout.write_all(b"\n"));
+    }
+}
+
+/// Answers the first requests for metrics with pages that no reader should trust, and later ones with the right page.
+fn hostile_page(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::io::Result<Ending> {
+    static PAGES: AtomicU64 = AtomicU64::new(0);
+    let number = PAGES.fetch_add(1, Ordering::Relaxed);
+    let counter = |value: &str| format!("http_requests_total{{code=\"200\"}} {value}\n");
+    let page = match number {
+        // Without an end.
+        0 => {
+            stream.write_all(b"HTTP/1.1 200 X\r\n\r\n")?;
+            let line = counter("1").repeat(1_000);
+            loop {
+                stream.write_all(line.as_bytes())?;
+            }
+        }
+        // 100 MB.
+        1 => counter("1").repeat((100 << 20) / counter("1").len()),
+        // A million series.
+        2 => (0..1_000_000).map(|n| format!("http_requests_total{{code=\"200\",path=\"/{n}\"}} 1\n")).collect(),
+        3 => counter("NaN") + &counter("-5") + &counter("1e400"),
+        // Counters that go back.
+        4..=9 => counter(&(1_000_000 / number).to_string()),
+        _ => metrics(shop),
+    };
+    write(stream, request, 200, "", &page)
 }
 
 /// Sends the begin of an answer, and then the same text until the client has gone.

@@ -4,15 +4,23 @@
 //! body size, so a hostile server can cost its caller only a known amount. Redirects are returned, not followed.
 
 use std::fmt;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+
+mod outgoing;
+#[cfg(test)]
+mod tests;
+
+use outgoing::Outgoing;
 
 /// Default maximum size of a body, in bytes. A larger body is an error; it is never truncated.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -139,6 +147,15 @@ pub enum Error {
         /// The timeout.
         timeout: Duration,
     },
+    /// The body of the request cannot be read.
+    #[error("cannot read the body of the request to {path}")]
+    Body {
+        /// The request's path.
+        path: String,
+        /// The error of the system.
+        #[source]
+        source: std::io::Error,
+    },
     /// The body exceeds the maximum size.
     #[error("the answer of {address} to {method} {path} is larger than {max} bytes")]
     TooLarge {
@@ -257,7 +274,7 @@ pub async fn send_on(
 #[derive(Debug)]
 pub struct Connection {
     address: Address,
-    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    sender: hyper::client::conn::http1::SendRequest<Outgoing>,
     /// The connection only progresses while this task runs.
     task: tokio::task::JoinHandle<()>,
     /// Whether the last answer announced the end of the connection.
@@ -296,7 +313,7 @@ impl Connection {
         })?;
         let task = tokio::spawn(async move {
             // Its error is also the error of the request that waits for it.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         Ok(Self { address: address.clone(), sender, task, closes: false })
     }
@@ -311,11 +328,36 @@ impl Connection {
     /// # Errors
     /// As for [`send`]; also if the server has closed the connection.
     pub async fn send(&mut self, request: &Request, timeout: Duration, extent: Extent) -> Result<Response, Error> {
+        self.exchange(request, None, timeout, Reading::Kept(extent)).await
+    }
+
+    /// As [`Self::send`], with a body that is in a file, or an answer that is given away piece by piece.
+    ///
+    /// # Errors
+    /// As for [`Self::send`].
+    pub async fn send_streamed(
+        &mut self,
+        request: &Request,
+        body: Option<File>,
+        timeout: Duration,
+        reading: Reading<'_>,
+    ) -> Result<Response, Error> {
+        self.exchange(request, body, timeout, reading).await
+    }
+
+    async fn exchange(
+        &mut self,
+        request: &Request,
+        body: Option<File>,
+        timeout: Duration,
+        reading: Reading<'_>,
+    ) -> Result<Response, Error> {
+        let is_stream = matches!(&reading, Reading::Kept(Extent { events: Some(_), .. }));
         let work = async {
-            let http = build(&self.address, request, true)?;
+            let http = build(&self.address, request, body, true)?;
             let broken = |source| failed(&self.address, request, source);
             self.sender.ready().await.map_err(broken)?;
-            answer(&mut self.sender, http, &self.address, request, extent).await
+            answer(&mut self.sender, http, &self.address, request, reading).await
         };
         let found = tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
             let (method, path) = (request.method.clone(), request.path.clone());
@@ -323,7 +365,7 @@ impl Connection {
         });
         self.closes = match &found {
             // The rest of the stream is in the way of the next answer.
-            Ok(_) if extent.events.is_some() => true,
+            Ok(_) if is_stream => true,
             Ok(response) => response.headers.iter().any(|(name, value)| {
                 name == "connection" && value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"))
             }),
@@ -331,6 +373,51 @@ impl Connection {
         };
         found
     }
+}
+
+/// The answer to a request for another protocol.
+#[derive(Debug)]
+pub struct Opened {
+    /// The answer. It has a body only if the server stays with HTTP.
+    pub response: Response,
+    /// The connection in the other protocol, if the status is 101.
+    pub stream: Option<TokioIo<Upgraded>>,
+}
+
+/// Sends a request with `upgrade` on a connection of its own, within `timeout`.
+///
+/// # Errors
+/// As for [`send`].
+pub async fn upgrade(
+    address: &Address,
+    request: &Request,
+    timeout: Duration,
+    bytes_max: usize,
+) -> Result<Opened, Error> {
+    let work = async {
+        let mut connection = Connection::open(address, timeout).await?;
+        let http = build(address, request, None, true)?;
+        let broken = |source| failed(address, request, source);
+        let mut answered = connection.sender.send_request(http).await.map_err(broken)?;
+        if answered.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
+            let upgraded = hyper::upgrade::on(&mut answered).await.map_err(broken)?;
+            let (head, _) = answered.into_parts();
+            return Ok(Opened { response: head_of(&head), stream: Some(TokioIo::new(upgraded)) });
+        }
+        let (head, body) = answered.into_parts();
+        let body = read_body(body, Reading::Kept(Extent::whole(bytes_max))).await.map_err(broken)?;
+        let body = body.ok_or_else(|| Error::TooLarge {
+            address: address.clone(),
+            method: request.method.clone(),
+            path: request.path.clone(),
+            max: bytes_max,
+        })?;
+        Ok(Opened { response: Response { body, ..head_of(&head) }, stream: None })
+    };
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        let (method, path) = (request.method.clone(), request.path.clone());
+        Err(Error::Timeout { address: address.clone(), method, path, timeout })
+    })
 }
 
 fn handshake() -> hyper::client::conn::http1::Builder {
@@ -350,10 +437,10 @@ async fn exchange(
     request: &Request,
     extent: Extent,
 ) -> Result<Response, Error> {
-    let http = build(address, request, false)?;
+    let http = build(address, request, None, false)?;
     let connected = handshake().handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = connected.map_err(|source| failed(address, request, source))?;
-    let answer = answer(&mut sender, http, address, request, extent);
+    let answer = answer(&mut sender, http, address, request, Reading::Kept(extent));
     // The connection only progresses while it is polled. After the answer it is dropped, which closes the socket.
     tokio::pin!(answer);
     tokio::pin!(connection);
@@ -366,25 +453,44 @@ async fn exchange(
 
 /// Sends a request on a connection that another future or task drives, and reads the complete answer.
 async fn answer(
-    sender: &mut hyper::client::conn::http1::SendRequest<Full<Bytes>>,
-    http: hyper::Request<Full<Bytes>>,
+    sender: &mut hyper::client::conn::http1::SendRequest<Outgoing>,
+    http: hyper::Request<Outgoing>,
     address: &Address,
     request: &Request,
-    extent: Extent,
+    reading: Reading<'_>,
 ) -> Result<Response, Error> {
     let broken = |source| failed(address, request, source);
     let response = sender.send_request(http).await.map_err(broken)?;
     let (head, body) = response.into_parts();
-    let Some(body) = read_body(body, extent).await.map_err(broken)? else {
+    let max = reading.bytes_max();
+    let Some(body) = read_body(body, reading).await.map_err(broken)? else {
         let (method, path) = (request.method.clone(), request.path.clone());
-        return Err(Error::TooLarge { address: address.clone(), method, path, max: extent.bytes_max });
+        return Err(Error::TooLarge { address: address.clone(), method, path, max });
     };
-    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-    Ok(Response { status: head.status.as_u16(), headers, body })
+    Ok(Response { body, ..head_of(&head) })
 }
 
-fn build(address: &Address, request: &Request, keep: bool) -> Result<hyper::Request<Full<Bytes>>, Error> {
+/// An answer without its body.
+fn head_of(head: &hyper::http::response::Parts) -> Response {
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    Response { status: head.status.as_u16(), headers, body: Vec::new() }
+}
+
+/// True if the body of a request is sent in chunks: so it was recorded.
+fn is_chunked(request: &Request) -> bool {
+    let is = |(name, value): &(String, String)| {
+        name.eq_ignore_ascii_case("transfer-encoding") && value.to_ascii_lowercase().contains("chunked")
+    };
+    request.headers.iter().any(is)
+}
+
+fn build(
+    address: &Address,
+    request: &Request,
+    body: Option<File>,
+    keep: bool,
+) -> Result<hyper::Request<Outgoing>, Error> {
     let mut http = hyper::Request::builder().method(request.method.as_str()).uri(request.path.as_str());
     let named = |name: &str| request.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name));
     if !named("host") {
@@ -403,176 +509,71 @@ fn build(address: &Address, request: &Request, keep: bool) -> Result<hyper::Requ
             http = http.header(name, value);
         }
     }
-    http.body(Full::new(Bytes::from(request.body.clone()))).map_err(|source| Error::Request {
+    let is_chunked = is_chunked(request);
+    if is_chunked {
+        http = http.header("transfer-encoding", "chunked");
+    }
+    let body = match body {
+        Some(file) => {
+            Outgoing::of_file(file, is_chunked).map_err(|source| Error::Body { path: request.path.clone(), source })?
+        }
+        None => Outgoing::of_bytes(request.body.clone().into(), is_chunked),
+    };
+    http.body(body).map_err(|source| Error::Request {
         method: request.method.clone(),
         path: request.path.clone(),
         source,
     })
 }
 
-/// The body to this extent; `None` if it is larger.
-async fn read_body(mut body: Incoming, extent: Extent) -> Result<Option<Vec<u8>>, hyper::Error> {
-    let mut kept = Vec::new();
+/// What is done with the body of an answer.
+pub enum Reading<'a> {
+    /// It is kept, to this extent.
+    Kept(Extent),
+    /// It is given away piece by piece, and the answer has none.
+    Streamed {
+        /// The maximum size of the body, in bytes.
+        bytes_max: usize,
+        /// Gets the pieces, in order.
+        each: &'a mut (dyn FnMut(&[u8]) + Send),
+    },
+}
+
+impl fmt::Debug for Reading<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("bytes_max", &self.bytes_max()).finish_non_exhaustive()
+    }
+}
+
+impl Reading<'_> {
+    fn bytes_max(&self) -> usize {
+        match self {
+            Self::Kept(extent) => extent.bytes_max,
+            Self::Streamed { bytes_max, .. } => *bytes_max,
+        }
+    }
+}
+
+/// The body, as far as it is kept; `None` if it is larger than the maximum.
+async fn read_body(mut body: Incoming, mut reading: Reading<'_>) -> Result<Option<Vec<u8>>, hyper::Error> {
+    let (mut kept, mut bytes, max) = (Vec::new(), 0, reading.bytes_max());
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            if kept.len() + data.len() > extent.bytes_max {
-                return Ok(None);
-            }
-            kept.extend_from_slice(&data);
-            if let Some(end) = extent.end_of_events(&kept) {
-                kept.truncate(end);
-                break;
+        // Trailers are ignored.
+        let Ok(data) = frame?.into_data() else { continue };
+        bytes += data.len();
+        if bytes > max {
+            return Ok(None);
+        }
+        match &mut reading {
+            Reading::Streamed { each, .. } => each(&data),
+            Reading::Kept(extent) => {
+                kept.extend_from_slice(&data);
+                if let Some(end) = extent.end_of_events(&kept) {
+                    kept.truncate(end);
+                    break;
+                }
             }
         }
     }
     Ok(Some(kept))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::chain;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, UnixListener};
-
-    const LONG: Duration = Duration::from_secs(20);
-
-    /// A server that reads one request, writes these bytes and closes the connection.
-    async fn serve(answer: impl Into<Vec<u8>>) -> (Address, tokio::task::JoinHandle<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        let answer = answer.into();
-        let task = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = vec![0; 4096];
-            let n = stream.read(&mut head).await.unwrap();
-            // The client may hang up before the end of an answer that it refuses.
-            let _ = stream.write_all(&answer).await;
-            String::from_utf8_lossy(&head[..n]).into_owned()
-        });
-        (address, task)
-    }
-
-    #[tokio::test]
-    async fn reads_a_chunked_answer_to_its_end() {
-        let (address, task) =
-            serve("HTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
-                .await;
-        let request = Request {
-            method: "POST".into(),
-            path: "/x?y=1".into(),
-            headers: vec![("content-length".into(), "999".into()), ("x-one".into(), "1".into())],
-            body: b"hello".to_vec(),
-        };
-        let response = send(&address, &request, LONG).await.unwrap();
-        assert_eq!((response.status, response.body.as_slice()), (200, b"abcde".as_slice()));
-        assert_eq!(response.headers[0], ("x-a".to_owned(), "b".to_owned()));
-        let sent = task.await.unwrap();
-        assert!(sent.starts_with("POST /x?y=1 HTTP/1.1\r\n") && sent.contains("content-length: 5"), "{sent}");
-    }
-
-    #[tokio::test]
-    async fn reads_an_answer_that_ends_with_the_connection_over_a_unix_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let listener = UnixListener::bind(&path).unwrap();
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 1024]).await.unwrap();
-            stream.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.unwrap();
-        });
-        let response = send(&Address::Unix(path), &Request::get("/"), LONG).await.unwrap();
-        assert_eq!(response.status, 204);
-        server.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn refuses_large_broken_and_late_answers() {
-        let (address, _task) = serve(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(64))).await;
-        let error = send_bounded(&address, &Request::get("/"), LONG, 10).await.unwrap_err();
-        assert!(matches!(error, Error::TooLarge { max: 10, .. }), "{error}");
-
-        let (address, _task) = serve("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort").await;
-        let error = send(&address, &Request::get("/"), LONG).await.unwrap_err();
-        assert!(matches!(error, Error::Exchange { .. }), "{error}");
-
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        let error = send(&address, &Request::get("/"), Duration::from_millis(50)).await.unwrap_err();
-        assert!(matches!(error, Error::Timeout { .. }), "{error}");
-
-        drop(listener);
-        let error = send(&address, &Request::get("/"), LONG).await.unwrap_err();
-        assert!(matches!(error, Error::Connect { .. }), "{error}");
-        assert!(chain(&error).contains("refused"), "{}", chain(&error));
-    }
-
-    #[tokio::test]
-    async fn keeps_a_connection_until_the_server_announces_its_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut heads = Vec::new();
-            for answer in
-                ["HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na", "HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\nb"]
-            {
-                let mut head = vec![0; 4096];
-                let n = stream.read(&mut head).await.unwrap();
-                heads.push(String::from_utf8_lossy(&head[..n]).into_owned());
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-            heads
-        });
-        let mut connection = Connection::open(&address, LONG).await.unwrap();
-        let first = connection.send(&Request::get("/1"), LONG, Extent::whole(10)).await.unwrap();
-        assert!(first.body == b"a" && connection.is_kept());
-        let second = connection.send(&Request::get("/2"), LONG, Extent::whole(10)).await.unwrap();
-        assert!(second.body == b"b" && !connection.is_kept());
-        let heads = server.await.unwrap();
-        assert!(heads[0].starts_with("GET /1 ") && heads[1].starts_with("GET /2 "), "{heads:?}");
-        assert!(heads.iter().all(|head| !head.contains("connection: close")), "{heads:?}");
-        let error = connection.send(&Request::get("/3"), LONG, Extent::whole(10)).await.unwrap_err();
-        assert!(matches!(error, Error::Exchange { .. }), "{error}");
-    }
-
-    #[tokio::test]
-    async fn reads_the_first_events_of_a_stream_without_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 4096]).await.unwrap();
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n";
-            stream.write_all(head.as_bytes()).await.unwrap();
-            for number in 0.. {
-                // In parts, so that an event may end in another read.
-                for part in [format!("data: {number}"), "\r".into(), "\n".into(), "\r\n".into()] {
-                    if stream.write_all(part.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        let mut connection = Connection::open(&address, LONG).await.unwrap();
-        let extent = Extent { bytes_max: 1 << 20, events: Some(2) };
-        let response = connection.send(&Request::get("/"), LONG, extent).await.unwrap();
-        let text = String::from_utf8(response.body).unwrap();
-        assert_eq!(text, ": hello\ndata: 0\r\n\r\ndata: 1\r\n\r\n");
-        assert!(!connection.is_kept());
-        drop(connection);
-        server.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn refuses_an_invalid_request() {
-        let address: Address = "http://127.0.0.1:1/".parse().unwrap();
-        let bad = Request { method: "GET".into(), path: "no blank\nallowed".into(), ..Request::default() };
-        // The client connects first, so this needs an address that accepts connections.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let here = Address::Tcp(listener.local_addr().unwrap());
-        assert!(matches!(send(&here, &bad, LONG).await.unwrap_err(), Error::Request { .. }));
-        assert_eq!(address.to_string(), "127.0.0.1:1");
-        assert!("nowhere".parse::<Address>().unwrap_err().hint().is_some());
-    }
 }

@@ -4,6 +4,10 @@
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
+#[path = "judge/overlap.rs"]
+mod overlap;
+#[path = "judge/parts.rs"]
+mod parts;
 #[path = "judge/recorded.rs"]
 mod recorded;
 
@@ -105,7 +109,13 @@ impl Lab {
         }
         writer.finish().unwrap();
         let sha256 = digest::sha256_of_file(&path).unwrap();
-        GoldenFact { name: name.into(), listener: "http".into(), path, sha256 }
+        GoldenFact {
+            name: name.into(),
+            listener: "http".into(),
+            bodies: rei::golden::directory_if_any(&path),
+            path,
+            sha256,
+        }
     }
 
     /// The store path at which the judge reads a golden run; it can be computed from the file.
@@ -291,7 +301,13 @@ fn golden_once(lab: &Lab) -> GoldenFact {
         return lab.greeting();
     }
     let sha256 = digest::sha256_of_file(&path).unwrap();
-    GoldenFact { name: "greeting".into(), listener: "http".into(), path, sha256 }
+    GoldenFact {
+        name: "greeting".into(),
+        listener: "http".into(),
+        bodies: rei::golden::directory_if_any(&path),
+        path,
+        sha256,
+    }
 }
 
 #[tokio::test]

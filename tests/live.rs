@@ -243,7 +243,7 @@ fn a_candidate_that_falls_silent_never_passes_and_fails_if_users_came() {
     let silent = trial.judge();
     assert_eq!(silent.verdict, Verdict::Inconclusive);
     assert!(silent.reasons[0].contains("no request was answered for 10 s"), "{:?}", silent.reasons);
-    trial.offered(40);
+    trial.left_waiting(40);
     trial.block(at(30), &Sample::default(), &other);
     assert_eq!(trial.judge().verdict, Verdict::Fail);
 }

@@ -76,7 +76,7 @@ async fn answers(language: &str, program: &str, directory: &Path) {
     let address = Address::Tcp(listener.local_addr().unwrap());
     let mut server = activated(program, &listener, directory);
     let run = golden_run(language);
-    let mut replay = golden::Replay::new(address, &run.exchanges);
+    let replay = golden::Replay::new(address, &run.exchanges);
     for (index, exchange) in run.exchanges.iter().enumerate() {
         let answer = replay.ask(index, exchange, REQUEST_MAX).await;
         let (answered, expected) = (answer.response.unwrap(), exchange.response.clone().unwrap());

@@ -12,6 +12,8 @@ use regex::Regex;
 mod circles;
 #[path = "tidy/operations.rs"]
 mod operations;
+#[path = "tidy/outside.rs"]
+mod outside;
 #[path = "tidy/places.rs"]
 mod places;
 #[path = "tidy/words.rs"]
@@ -116,9 +118,12 @@ const PURE: &[&str] = &[
     "golden/facets.rs",
     "golden/learn.rs",
     "golden/learned.rs",
+    "golden/message.rs",
     "golden/normalise.rs",
+    "golden/order.rs",
     "golden/placeholder.rs",
     "golden/reservoir.rs",
+    "golden/transcript.rs",
     "nix/log.rs",
     "nix/progress.rs",
     "source/parse.rs",
@@ -203,25 +208,6 @@ const SLEEPS: &[(&str, usize, &str)] = &[
 
 /// The longest pause of a loop that waits for a fact, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10;
-
-/// Hosts that texts may name: those of cited documents, those in the first line of a Git LFS pointer, and example names.
-const HOSTS: &[&str] = &[
-    "nixos.org",
-    "github.com",
-    "git-lfs.github.com",
-    "hawser.github.com",
-    "127.0.0.1",
-    "localhost",
-    "example.org",
-    "x.test",
-    "cdn.x.test",
-    "host",
-    "h",
-    "HOST",
-];
-
-/// Directories below the root in which build machines keep checkouts: readers do not have paths below them.
-const CHECKOUTS: &[&str] = &["work", "workspace", "Users", "home/runner"];
 
 /// A file of the project, by its path below the root.
 struct File {
@@ -509,57 +495,4 @@ fn tests_wait_for_facts() {
         }
     }
     none("tests wait for facts, not for time", findings);
-}
-
-#[test]
-fn the_project_names_no_foreign_host_or_path() {
-    let host = Regex::new(r"\bhttps?://(?:[^/@\s]*@)?([\w.-]+)").unwrap();
-    let mut checkouts: Vec<String> = CHECKOUTS.iter().map(|place| format!("/{place}/")).collect();
-    checkouts.push(root().display().to_string());
-    let mut findings = Vec::new();
-    for file in files().iter().filter(|file| file.path != "tests/tidy.rs") {
-        for (n, line) in file.text.lines().enumerate() {
-            let place = || format!("{}:{}", file.path, n + 1);
-            for found in host.captures_iter(line).filter(|found| !HOSTS.contains(&&found[1])) {
-                findings.push(format!("{}: the host {}", place(), &found[1]));
-            }
-            for checkout in &checkouts {
-                let starts = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "_.}-".contains(c));
-                if line.match_indices(checkout.as_str()).any(|(at, _)| starts(at)) {
-                    findings.push(format!("{}: a path of one person's machine: {checkout}", place()));
-                }
-            }
-        }
-    }
-    let sources = read("Cargo.lock");
-    for line in sources.lines().filter(|line| line.starts_with("source = ")) {
-        if line != "source = \"registry+https://github.com/rust-lang/crates.io-index\"" {
-            findings.push(format!("Cargo.lock: {line}"));
-        }
-    }
-    none("the project names no foreign host or path", findings);
-}
-
-#[test]
-fn every_dependency_has_a_reason_and_a_user() {
-    let manifest = read("Cargo.toml");
-    let rust: String = files().iter().filter(|file| file.is_rust()).map(|file| file.text.as_str()).collect();
-    let (mut section, mut findings, mut count) = ("", Vec::new(), 0);
-    for line in manifest.lines() {
-        if line.starts_with('[') {
-            section = line;
-        }
-        let Some((name, rest)) = line.split_once(" = ").filter(|_| section.ends_with("dependencies]")) else {
-            continue;
-        };
-        count += 1;
-        if rest.split_once(" # ").is_none_or(|(_, reason)| reason.len() <= 3) {
-            findings.push(format!("{name}: no reason stands after it"));
-        }
-        if !has_word(&rust, &name.replace('-', "_")) {
-            findings.push(format!("{name}: no Rust file uses it"));
-        }
-    }
-    assert!(count > 20, "the dependencies were not found");
-    none("every dependency has a reason and a user", findings);
 }

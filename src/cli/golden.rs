@@ -5,6 +5,7 @@ mod record;
 mod review;
 mod show;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ use super::golden_import::{self, address};
 use super::ui::{Role, Ui};
 use crate::config::Config;
 use crate::golden::{
-    self, ArchiveError, Divergence, Exchange, Facets, GoldenRun, Listed, Noise, Normalisers, REQUEST_TIMEOUT,
-    RecordError, Values,
+    self, Answer, ArchiveError, Divergence, Exchange, Facets, GoldenRun, Listed, Noise, Normalisers, REQUEST_TIMEOUT,
+    RecordError, TranscriptError, Values,
 };
 use crate::http::Address;
 
@@ -41,7 +42,7 @@ pub enum Command {
     Qualify(qualify::Args),
     /// Replay golden runs against an address, and compare everything that the run's normalisers do not exclude
     Replay(ReplayArgs),
-    /// Make a golden run from an HTTP archive (HAR), or from a list of requests that a live server answers
+    /// Make a golden run from an HTTP archive (HAR), from a list of requests that a live server answers, or from a transcript
     Import(golden_import::ImportArgs),
 }
 
@@ -176,39 +177,39 @@ async fn replay_run(
     let normalisers = Normalisers::compile(&run.header.normalisers).map_err(|reason| {
         CommandError::new(Kind::Failed, format!("a normaliser of {} is wrong: {reason}", run.header.name))
     })?;
-    let mut differ = Vec::new();
-    let mut replay = golden::Replay::new(against.clone(), &run.exchanges).with_values(values);
-    for (index, exchange) in run.exchanges.iter().enumerate() {
-        let answer = replay.ask(index, exchange, REQUEST_TIMEOUT).await;
+    let mut differ = BTreeMap::new();
+    let replay = golden::Replay::new(against.clone(), &run.exchanges);
+    let replay = replay.with_values(values).with_protocol(run.header.protocol);
+    let mut order = golden::Progress::new(golden::Order::of(&run.exchanges));
+    let mut flight = golden::Flight::new(&replay, &run.exchanges, REQUEST_TIMEOUT, &mut order);
+    let mut done = 0;
+    while let Some((index, answer)) = flight.next().await {
+        let exchange = &run.exchanges[index];
         let rules = normalisers.with(&exchange.learned).map_err(|reason| {
             CommandError::new(Kind::Failed, format!("a learned rule of {} is wrong: {reason}", run.header.name))
         })?;
-        let divergences = compare(exchange, answer.response, &rules);
+        let divergences = compare(exchange, &answer, &rules);
         if !divergences.is_empty() {
-            let request = format!("{} {}", exchange.request.method, exchange.request.path);
-            differ.push(Differs { exchange: index + 1, request, divergences });
+            differ.insert(index, Differs { exchange: index + 1, request: exchange.name(), divergences });
         }
-        progress(index + 1);
+        done += 1;
+        progress(done);
     }
+    let differ = differ.into_values().collect();
     let (name, exchanges) = (run.header.name.clone(), run.exchanges.len());
     Ok(Replayed { name, against: against.to_string(), exchanges, differ })
 }
 
 /// Compares an answer with the recorded one.
-fn compare(
-    exchange: &Exchange,
-    answer: Result<crate::http::Response, String>,
-    normalisers: &Normalisers,
-) -> Vec<Divergence> {
+fn compare(exchange: &Exchange, answer: &Answer, normalisers: &Normalisers) -> Vec<Divergence> {
     let one = |recorded: &str, answered: String| {
         let (recorded, answered) = (Some(recorded.to_owned()), Some(answered));
         vec![Divergence { at: "answer".to_owned(), recorded, answered }]
     };
-    match (answer, &exchange.response) {
-        (Err(error), _) => one("an answer", error),
-        (Ok(response), Some(expected)) => {
-            let (recorded, given) =
-                (Facets::of_expected(expected, normalisers), Facets::of_response(&response, normalisers));
+    match (&answer.response, Facets::of_recorded(exchange, normalisers)) {
+        (Err(error), _) => one("an answer", error.clone()),
+        (Ok(_), Some(recorded)) => {
+            let given = answer.facets(exchange, normalisers).unwrap_or_default();
             golden::compare(&recorded, &given, &Noise::none(), normalisers)
         }
         (Ok(response), None) if response.status < 500 => Vec::new(),
@@ -247,6 +248,13 @@ impl From<RecordError> for CommandError {
     fn from(error: RecordError) -> Self {
         let hint = error.hint();
         Self::of(Kind::Failed, &error, hint)
+    }
+}
+
+impl From<TranscriptError> for CommandError {
+    fn from(error: TranscriptError) -> Self {
+        let hint = error.hint().to_owned();
+        Self::of(Kind::Failed, &error, Some(hint))
     }
 }
 

@@ -10,8 +10,8 @@ use super::error::{CommandError, Kind};
 use super::ui::Ui;
 use crate::config::{Config, ListenAddress};
 use crate::golden::{
-    self, ArchiveError, Chosen, FILE_BYTES_MAX, GoldenRun, Header, Imported, LeftOut, LeftOutEntry, REQUEST_TIMEOUT,
-    RedactedRun, Redaction, SUFFIX, TakenEntry, Writer,
+    self, ArchiveError, Chosen, FILE_BYTES_MAX, GoldenRun, Header, Imported, LeftOut, LeftOutEntry, Protocol,
+    REQUEST_TIMEOUT, RedactedRun, Redaction, SUFFIX, TakenEntry,
 };
 use crate::http::Address;
 use crate::redact::Secrets;
@@ -24,7 +24,7 @@ const ORIGINS_MAX: usize = 5;
 /// `rei golden import`.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
-    /// A HAR file, or a list with one `METHOD URL` on each line
+    /// A HAR file, a list with one `METHOD URL` on each line, or a transcript of lines (`> sent`, `< received`)
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The name of the new run; without it, the name of the file
@@ -36,6 +36,9 @@ pub struct ImportArgs {
     /// For a list: the server with the good answers; without it, that listener
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
+    /// For a transcript: the lines of the protocol end with CR and LF, as in SMTP and Redis; without it, with LF
+    #[arg(long)]
+    crlf: bool,
     /// For an archive: the origin to take, as in https://example.org; without it, the one that the archive shows to be
     /// the service's
     #[arg(long, value_name = "URL")]
@@ -92,7 +95,7 @@ pub fn run(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), Comman
     })?;
     let path = directory.join(format!("{}{SUFFIX}", made.run.header.name));
     let count = counted(made.run.exchanges.len(), "exchange", "exchanges");
-    write(&path, &made.run)?;
+    write(&path, made.run.clone())?;
     ui.result(&format!("wrote {} with {count}", path.display()))?;
     print_counts(&made, ui)?;
     print_places(&made.redacted, args.keep_credentials, ui)?;
@@ -120,6 +123,15 @@ fn make(args: &ImportArgs, header: Header, config: &Config) -> Result<Made, Comm
         let redacted = RedactedRun::default();
         return Ok(Made { run, noun: "entry", taken, left_out, origin, other_origins, redacted });
     }
+    if golden::is_transcript(&bytes) {
+        let mut header = header;
+        header.protocol = if args.crlf { Protocol::CrlfLines } else { Protocol::Lines };
+        let exchanges = golden::parse_transcript(&String::from_utf8_lossy(&bytes))?;
+        let taken = (1..=exchanges.len()).map(|entry| TakenEntry { entry, without_body: None }).collect();
+        let (run, redacted) = (GoldenRun { header, exchanges }, RedactedRun::default());
+        let (left_out, other_origins) = (Vec::new(), Vec::new());
+        return Ok(Made { run, noun: "connection", taken, left_out, origin: None, other_origins, redacted });
+    }
     let requests = golden::parse_requests(&String::from_utf8_lossy(&bytes))?;
     let from = address(args.from.as_deref(), &header.listener, config)?;
     let run = runtime()?.block_on(golden::record(&from, header, requests, REQUEST_TIMEOUT))?;
@@ -131,12 +143,8 @@ fn make(args: &ImportArgs, header: Header, config: &Config) -> Result<Made, Comm
 
 /// Replaces the secrets of the run, and moves what cannot be kept to the entries that are left out.
 fn redact(made: &mut Made, keep_credentials: bool, redaction: &mut Redaction) {
-    let names: Vec<String> = made
-        .run
-        .exchanges
-        .iter()
-        .map(|it| format!("{} {}", it.request.method, it.request.path.split('?').next().unwrap_or_default()))
-        .collect();
+    let names: Vec<String> =
+        made.run.exchanges.iter().map(|it| it.name().split('?').next().unwrap_or_default().to_owned()).collect();
     let not_kept = if keep_credentials {
         let marked = made.run.exchanges.iter().enumerate();
         let marked: Vec<_> = marked.filter_map(|(at, it)| Some((at + 1, golden::has_mark(it).err()?))).collect();
@@ -166,11 +174,7 @@ fn print_entries(made: &Made, redaction: &mut Redaction, ui: &mut Ui) -> std::io
     for (taken, exchange) in made.taken.iter().zip(&made.run.exchanges).filter(|_| noun == "entry") {
         let without = taken.without_body.as_ref();
         let without = without.map_or(String::new(), |why| format!(" (without the body of the answer: {why})"));
-        let request = &exchange.request;
-        lines.push((
-            taken.entry,
-            format!("took      {noun} {}: {} {}{without}", taken.entry, request.method, request.path),
-        ));
+        lines.push((taken.entry, format!("took      {noun} {}: {}{without}", taken.entry, exchange.name())));
     }
     for LeftOutEntry { entry, name, why } in &made.left_out {
         // These entries were not redacted, and their paths can have secrets.
@@ -236,14 +240,17 @@ fn read(file: &Path) -> Result<Vec<u8>, CommandError> {
 }
 
 /// Writes the whole run, or no file.
-fn write(path: &Path, run: &GoldenRun) -> Result<(), CommandError> {
-    let mut writer = Writer::create(path, &run.header)?;
-    let written = run.exchanges.iter().try_for_each(|exchange| writer.push(exchange.clone()));
+fn write(path: &Path, run: GoldenRun) -> Result<(), CommandError> {
+    if path.symlink_metadata().is_ok() {
+        // An existing run, with its bodies, is left alone.
+        return Ok(golden::write(path, run)?);
+    }
     // Read the file back: if it has a name or an exchange that cannot be read, it must not stay.
-    let done = written.and_then(|()| writer.finish()).and_then(|()| golden::read(path).map(drop));
+    let done = golden::write(path, run).and_then(|()| golden::read(path).map(drop));
     if done.is_err() {
         // Only the first error is reported.
         let _ = std::fs::remove_file(path);
+        let _ = golden::prune(path, std::iter::empty());
     }
     Ok(done?)
 }
@@ -260,7 +267,7 @@ pub(super) fn address(given: Option<&str>, listener: &str, config: &Config) -> R
         Some(ListenAddress::Tcp(address)) => Ok(Address::Tcp(*address)),
         Some(ListenAddress::Unix(path)) => Ok(Address::Unix(path.clone())),
         Some(ListenAddress::Udp(_)) => {
-            Err(CommandError::new(Kind::Failed, format!("the listener `{listener}` is UDP and cannot serve HTTP")))
+            Err(CommandError::new(Kind::Failed, format!("the listener `{listener}` is UDP and cannot be asked")))
         }
         None => {
             let absent = format!("the runtime has no listener `{listener}`");

@@ -53,10 +53,9 @@ impl Captured {
         Exchange {
             request: self.request,
             response: Some(Expected::from(self.response)),
-            after_ms: 0,
             recorded: Some(recorded),
-            learned: Vec::new(),
             events: self.events,
+            ..Exchange::default()
         }
     }
 }

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::bodies::{BLOCK_BYTES, Digests};
 use super::fact::{Fact, Path};
-use super::format::Expected;
+use super::format::{Exchange, Expected};
+use super::message::digest_text;
 use super::normalise::Normalisers;
 use super::placeholder::Placeholder;
 use crate::digest;
@@ -30,9 +32,41 @@ impl Facets {
         let body = expected.body.as_deref().filter(|_| digest.is_none());
         let mut all = Self::of(expected.status, &expected.headers, body, normalisers);
         if let Some((bytes, sha256)) = digest {
-            all.facts.insert(vec!["body".to_owned()], Fact::Scalar(digest_fact(bytes, sha256)));
+            let summary = digest_text(bytes.parse().unwrap_or(0), sha256);
+            all.facts.insert(vec!["body".to_owned()], Fact::Scalar(summary.into()));
         }
         all
+    }
+
+    /// The facts of the recorded answer of an exchange, if there is one.
+    pub fn of_recorded(exchange: &Exchange, normalisers: &Normalisers) -> Option<Self> {
+        let mut all = Self::of_expected(exchange.response.as_ref()?, normalisers);
+        if let Some(file) = &exchange.files.answer {
+            all.add_digests(&file.digests);
+        }
+        Some(all)
+    }
+
+    /// The facts of a received answer whose body was read as these digests.
+    pub fn of_digested(response: &Response, digests: &Digests, normalisers: &Normalisers) -> Self {
+        let mut all = Self::of(response.status, &response.headers, None, normalisers);
+        all.add_digests(digests);
+        all
+    }
+
+    /// The facts of a large body: its size, and the digest of each block.
+    fn add_digests(&mut self, digests: &Digests) {
+        let root = vec!["body".to_owned()];
+        let at = |name: String| vec![root[0].clone(), name];
+        self.facts.insert(at("bytes".to_owned()), Fact::Scalar(digests.bytes.into()));
+        for (index, block) in digests.blocks.iter().enumerate() {
+            let from = (index * BLOCK_BYTES) as u64;
+            let bytes = digests.bytes.saturating_sub(from).min(BLOCK_BYTES as u64);
+            // The number is padded, so that the order of the paths is the order of the blocks.
+            let name = format!("block {:>4} (from byte {from})", index + 1);
+            self.facts.insert(at(name), Fact::Scalar(digest_text(bytes, &digest::hex(block)).into()));
+        }
+        self.facts.insert(root, Fact::List);
     }
 
     /// The facts of a received answer.
@@ -47,7 +81,10 @@ impl Facets {
         normalisers: &Normalisers,
     ) -> Self {
         let mut all = Self::default();
-        all.facts.insert(vec!["status".into()], Fact::Scalar(status.into()));
+        // A conversation of lines has none.
+        if status != 0 {
+            all.facts.insert(vec!["status".into()], Fact::Scalar(status.into()));
+        }
         for (name, value) in headers {
             if normalisers.counts_header(name) {
                 // A repeated header is one fact with all its values, in order.
@@ -70,8 +107,8 @@ impl Facets {
             return self.add_tree(root, Tree::of(value, &mut Vec::new(), normalisers));
         }
         let Ok(text) = std::str::from_utf8(body) else {
-            let summary = digest_fact(&body.len().to_string(), &digest::sha256(body));
-            self.facts.insert(root, Fact::Scalar(summary));
+            let summary = digest_text(body.len() as u64, &digest::sha256(body));
+            self.facts.insert(root, Fact::Scalar(summary.into()));
             return;
         };
         self.facts.insert(root.clone(), Fact::Text);
@@ -117,11 +154,6 @@ impl Facets {
         let under = self.facts.range(path.to_vec()..).take_while(|(is, _)| is.starts_with(path));
         under.filter(|(is, _)| is.len() == path.len() + 1).filter_map(|(is, _)| is.last().map(String::as_str)).collect()
     }
-}
-
-/// The fact of a body that is no text.
-fn digest_fact(bytes: &str, sha256: &str) -> Value {
-    Value::String(format!("{bytes} bytes, sha256 {sha256}"))
 }
 
 /// A JSON value after the rules `ignore` and `unordered`.

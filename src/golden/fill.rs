@@ -121,12 +121,20 @@ impl Values {
         Request { method: request.method.clone(), path, headers, body: self.body(request) }
     }
 
+    /// A message with values in the places of its placeholders.
+    pub(super) fn fill_text(&self, text: &str) -> String {
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) if text.contains(MARK) => self.json(&value).to_string(),
+            _ => self.text(text, str::to_owned),
+        }
+    }
+
     fn body(&self, request: &Request) -> Vec<u8> {
         let Some(text) = std::str::from_utf8(&request.body).ok().filter(|text| text.contains(MARK)) else {
             return request.body.clone();
         };
-        if let Ok(value) = serde_json::from_str::<Value>(text) {
-            return self.json(&value).to_string().into_bytes();
+        if serde_json::from_str::<Value>(text).is_ok() {
+            return self.fill_text(text).into_bytes();
         }
         let is_form = request.headers.iter().any(|(name, value)| {
             name.eq_ignore_ascii_case("content-type") && value.to_ascii_lowercase().contains("x-www-form-urlencoded")
@@ -164,6 +172,11 @@ impl Values {
                 self.learned.insert(placeholder, value);
             }
         }
+    }
+
+    /// Takes the values that a message gives for the placeholders of the recorded one.
+    pub(super) fn learn_value(&mut self, recorded: &Value, value: &Value) {
+        self.learn_json(recorded, value);
     }
 
     fn learn_json(&mut self, recorded: &Value, value: &Value) {

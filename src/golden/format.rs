@@ -11,18 +11,36 @@
 //! |---|---|
 //! | 1.0 | header, requests, answers, normalisers |
 //! | 1.1 | placeholders; the place and the learned rules of an exchange from live traffic |
+//! | 1.2 | bodies in files beside the run; the messages of WebSockets; runs of lines over TCP |
+//!
+//! The first line says of a run of lines `"protocol":"lines"` (each ends with LF) or `"crlf-lines"`. Its exchanges have no
+//! request: each is the conversation on one connection.
+//!
+//! ```text
+//! {"messages":[{"receive":"220 ready"},{"send":"HELO a"},{"receive":"250 ok"}]}
+//! ```
+//!
+//! The answer to the request that opens a WebSocket has the status 101, and its exchange has `messages` in the same form.
+//! Binary messages are `send_base64` and `receive_base64`; `receive_sha256` is one of which only the digest is kept. What the
+//! service sent is compared as the list that it is: the pointer `/*/id` names a member of each received JSON message.
+//!
+//! A body over 1 MiB is a file in the directory `NAME.bodies` beside the run, whose name is its SHA-256; the exchange has
+//! `"body_file":"SHA-256"` and `"body_bytes"`. It is compared by the digest of each block of 64 KiB, so that it is in no
+//! memory, and so that a difference has a place. Normalisers do not see it.
+//!
+//! A request with `transfer-encoding: chunked` is sent in chunks. How an answer is framed does not count, only its content: it
+//! is compared after decoding, and trailers are ignored.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use base64::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::learned::{Learned, LearnedRules};
-use super::normalise::{Normaliser, Normalisers};
+use super::bodies::{BODY_INLINE_MAX, BodyFiles};
+use super::learned::Learned;
+use super::message::{self, Message, Side};
+use super::normalise::Normaliser;
 use crate::http::{Request, Response};
 use crate::time::Timestamp;
 
@@ -33,6 +51,9 @@ pub const SCHEMA: &str = "rei-golden/1.0";
 /// The version of a run from live traffic, whose exchanges have a place and learned rules, and of a run with placeholders:
 /// 1.0 does not know them.
 pub const SCHEMA_LIVE: &str = "rei-golden/1.1";
+
+/// The version of a run with bodies in files, with messages, or of lines.
+pub const SCHEMA_PARTS: &str = "rei-golden/1.2";
 
 /// The suffix of the file name, after the name of the run.
 pub const SUFFIX: &str = ".golden.jsonl";
@@ -63,6 +84,34 @@ pub struct Header {
     /// How a run from live traffic was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<Recording>,
+    /// What the listener speaks.
+    #[serde(default, skip_serializing_if = "Protocol::is_http")]
+    pub protocol: Protocol,
+}
+
+/// What is spoken on the connections of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1, with WebSockets.
+    #[default]
+    Http,
+    /// Lines of text, each with LF at its end.
+    Lines,
+    /// Lines of text, each with CR and LF at its end, as in SMTP, POP3, IMAP, Redis and memcached.
+    CrlfLines,
+}
+
+impl Protocol {
+    /// Whether it is HTTP.
+    pub fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
+
+    /// The end of a line that is sent.
+    pub fn line_end(self) -> &'static str {
+        if self == Self::CrlfLines { "\r\n" } else { "\n" }
+    }
 }
 
 /// How a run from live traffic was made.
@@ -93,12 +142,27 @@ impl Header {
     /// A header for a new run.
     pub fn new(name: impl Into<String>, listener: impl Into<String>, created: Timestamp) -> Self {
         let (name, listener) = (name.into(), listener.into());
-        Self { schema: SCHEMA.into(), name, listener, normalisers: Vec::new(), created, recording: None }
+        Self {
+            schema: SCHEMA.into(),
+            name,
+            listener,
+            normalisers: Vec::new(),
+            created,
+            recording: None,
+            protocol: Protocol::Http,
+        }
     }
 
     /// A header for a new run from live traffic.
     pub fn of_live(name: impl Into<String>, listener: impl Into<String>, created: Timestamp, of: Recording) -> Self {
         Self { schema: SCHEMA_LIVE.into(), recording: Some(of), ..Self::new(name, listener, created) }
+    }
+
+    /// The version is at least this one of those above.
+    pub fn needs(&mut self, schema: &str) {
+        if self.schema.as_str() < schema && self.schema.len() <= schema.len() {
+            self.schema = schema.to_owned();
+        }
     }
 }
 
@@ -157,6 +221,104 @@ pub struct Exchange {
     pub learned: Vec<Learned>,
     /// If the answer is a stream of server-sent events: how many of them were recorded, and are replayed. At least 1.
     pub events: Option<usize>,
+    /// If the exchange is a conversation: its messages, in order. Then `response` has what the service sent as its body, as
+    /// [`Exchange::settle`] makes it.
+    pub messages: Vec<Message>,
+    /// Bodies that are in files beside the run; then the request and the answer have none.
+    pub files: BodyFiles,
+}
+
+/// The status of the answer that opens a WebSocket.
+pub const SWITCHING: u16 = 101;
+
+/// The method of an exchange of lines, which has no request.
+pub const LINES: &str = "LINES";
+
+/// Headers of a handshake that a replay sets itself, or that it does not offer.
+const OF_HANDSHAKE: &[&str] = &[
+    "connection",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "upgrade",
+];
+
+/// True for a header of the handshake of a WebSocket that is not recorded.
+pub(super) fn is_of_handshake(name: &str) -> bool {
+    OF_HANDSHAKE.iter().any(|own| name.eq_ignore_ascii_case(own))
+}
+
+impl Exchange {
+    /// A conversation of lines.
+    pub fn of_lines(messages: Vec<Message>) -> Self {
+        let request = Request { method: LINES.into(), path: "/".into(), ..Request::default() };
+        let mut exchange = Self { request, response: Some(Expected::default()), messages, ..Self::default() };
+        exchange.settle();
+        exchange
+    }
+
+    /// A WebSocket: the request that opened it, the headers of the answer with names in lower case, and the messages in the
+    /// order in which they were seen. Headers of the handshake itself, which a replay sets, are left out.
+    ///
+    /// # Errors
+    /// If there are more messages than a run can have, or larger ones.
+    pub fn of_websocket(
+        mut request: Request,
+        mut answered: Vec<(String, String)>,
+        messages: Vec<Message>,
+    ) -> Result<Self, String> {
+        message::check(&messages)?;
+        request.headers.retain(|(name, _)| !is_of_handshake(name));
+        answered.retain(|(name, _)| !is_of_handshake(name));
+        let response = Some(Expected { status: SWITCHING, headers: answered, body: None });
+        let mut exchange = Self { request, response, messages, ..Self::default() };
+        exchange.settle();
+        Ok(exchange)
+    }
+
+    /// Whether it opens a WebSocket.
+    pub fn is_websocket(&self) -> bool {
+        self.response.as_ref().is_some_and(|response| response.status == SWITCHING)
+    }
+
+    /// Whether it is a conversation of lines.
+    pub fn is_lines(&self) -> bool {
+        self.request.method == LINES
+    }
+
+    /// Whether it has messages instead of bodies.
+    pub fn is_conversation(&self) -> bool {
+        self.is_lines() || self.is_websocket()
+    }
+
+    /// Makes the body of a conversation's answer from its messages.
+    pub fn settle(&mut self) {
+        if !self.is_conversation() {
+            return;
+        }
+        if let Some(response) = &mut self.response {
+            let received = self.messages.iter().filter(|message| message.from == Side::Service);
+            response.body = Some(message::body(received.map(|message| &message.data)));
+        }
+    }
+
+    /// Whether a body is in a file, or will be when the exchange is written.
+    pub fn has_large_body(&self) -> bool {
+        let answered = self.response.as_ref().and_then(|response| response.body.as_ref()).map_or(0, Vec::len);
+        self.files != BodyFiles::default()
+            || self.request.body.len() > BODY_INLINE_MAX
+            || (answered > BODY_INLINE_MAX && !self.is_conversation())
+    }
+
+    /// What it asks, for a person: `GET /path`, or the first line.
+    pub fn name(&self) -> String {
+        if !self.is_lines() {
+            return format!("{} {}", self.request.method, self.request.path);
+        }
+        let sent = self.messages.iter().find(|message| message.from == Side::Client);
+        sent.map_or_else(|| "lines".to_owned(), |message| format!("lines {}", message.data))
+    }
 }
 
 /// The place of an exchange in the live traffic.
@@ -169,16 +331,6 @@ pub struct Recorded {
     pub began_ms: u64,
     /// From the start of the request to the end of the answer, in milliseconds.
     pub took_ms: u64,
-}
-
-impl Exchange {
-    /// Parses one line of a golden file.
-    ///
-    /// # Errors
-    /// What is wrong with the line.
-    pub fn parse(line: &str) -> Result<Self, String> {
-        serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
-    }
 }
 
 /// The parts of an answer that must be the same again.
@@ -207,6 +359,16 @@ pub struct GoldenRun {
     pub exchanges: Vec<Exchange>,
 }
 
+impl GoldenRun {
+    /// Writes the version that its exchanges need into its header.
+    pub fn settle(&mut self) {
+        let is_new = |exchange: &Exchange| exchange.is_conversation() || exchange.has_large_body();
+        if !self.header.protocol.is_http() || self.exchanges.iter().any(is_new) {
+            self.header.needs(SCHEMA_PARTS);
+        }
+    }
+}
+
 /// A golden file as `rei golden list` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listed {
@@ -218,377 +380,8 @@ pub struct Listed {
     pub exchanges: usize,
 }
 
-/// Why a golden file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot be read or written.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// The operation: `read`, `write`, `list`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It exceeds a maximum.
-    #[error("{} has more than {max} {unit}", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The maximum.
-        max: u64,
-        /// `bytes` or `exchanges`.
-        unit: &'static str,
-    },
-    /// It has a version that this rei does not support.
-    #[error("{} has the version {found:?}, but this rei supports {SCHEMA} and later minor versions", path.display())]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// The version in its first line.
-        found: String,
-    },
-    /// A line is invalid.
-    #[error("{}:{line}: {reason}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The number of the line, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Two files have runs with the same name.
-    #[error("{} and {} are both named {name:?}", first.display(), second.display())]
-    Twice {
-        /// The name.
-        name: String,
-        /// The first file.
-        first: PathBuf,
-        /// The second file.
-        second: PathBuf,
-    },
-}
-
-impl Error {
-    /// A hint for the operator, if there is one.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Version { .. } => Some("use the rei that recorded it, or record it again: rei golden import".into()),
-            Self::TooLarge { .. } => Some("split the run into several files, each with the header line".into()),
-            Self::Line { path, line, .. } => Some(format!("see this line: sed -n {line}p {}", path.display())),
-            Self::Twice { second, .. } => Some(format!("change \"name\" in the first line of {}", second.display())),
-            Self::Io { .. } => None,
-        }
-    }
-}
-
-/// The stored form of a line.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    request: RequestLine,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    response: Option<ResponseLine>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    after_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    recorded: Option<Recorded>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    learned: Vec<Learned>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    events: Option<usize>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RequestLine {
-    method: String,
-    path: String,
-    #[serde(default, skip_serializing_if = "no_headers")]
-    headers: Headers,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_base64: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResponseLine {
-    status: u16,
-    #[serde(default, skip_serializing_if = "no_headers")]
-    headers: Headers,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_base64: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-fn no_headers(headers: &Headers) -> bool {
-    headers.0.is_empty()
-}
-
-/// A body as text if it is valid UTF-8, else as base64.
-fn split_body(body: Vec<u8>) -> (Option<String>, Option<String>) {
-    match String::from_utf8(body) {
-        Ok(text) => (Some(text), None),
-        Err(bytes) => (None, Some(base64::engine::general_purpose::STANDARD.encode(bytes.as_bytes()))),
-    }
-}
-
-fn join_body(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, String> {
-    match (text, base64) {
-        (Some(_), Some(_)) => Err("has both body and body_base64".into()),
-        (Some(text), None) => Ok(Some(text.into_bytes())),
-        (None, Some(code)) => {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(code);
-            bytes.map(Some).map_err(|error| format!("body_base64 is not base64: {error}"))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-impl From<Exchange> for Line {
-    fn from(exchange: Exchange) -> Self {
-        let Request { method, path, headers, body } = exchange.request;
-        let (body, body_base64) = if body.is_empty() { (None, None) } else { split_body(body) };
-        let response = exchange.response.map(|response| {
-            let (body, body_base64) = response.body.map_or((None, None), split_body);
-            ResponseLine { status: response.status, headers: Headers(response.headers), body, body_base64 }
-        });
-        let request = RequestLine { method, path, headers: Headers(headers), body, body_base64 };
-        let Exchange { after_ms, recorded, learned, events, .. } = exchange;
-        Self { request, response, after_ms, recorded, learned, events }
-    }
-}
-
-impl TryFrom<Line> for Exchange {
-    type Error = String;
-
-    fn try_from(line: Line) -> Result<Self, String> {
-        let RequestLine { method, path, headers, body, body_base64 } = line.request;
-        if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphabetic()) {
-            return Err(format!("request method {method:?} is not valid"));
-        }
-        if !path.starts_with('/') {
-            return Err(format!("request path {path:?} does not begin with /"));
-        }
-        if line.after_ms > AFTER_MS_MAX {
-            return Err(format!("after_ms is {}, more than the maximum of {AFTER_MS_MAX}", line.after_ms));
-        }
-        let body = join_body(body, body_base64).map_err(|reason| format!("the request {reason}"))?.unwrap_or_default();
-        let request = Request { method, path, headers: headers.0, body };
-        let response = match line.response {
-            None => None,
-            Some(ResponseLine { status, headers, body, body_base64 }) => {
-                if !(100..=999).contains(&status) {
-                    return Err(format!("response status {status} is not valid"));
-                }
-                let body = join_body(body, body_base64).map_err(|reason| format!("the response {reason}"))?;
-                let headers = headers.0.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-                Some(Expected { status, headers, body })
-            }
-        };
-        LearnedRules::compile(&line.learned)?;
-        if line.events == Some(0) {
-            return Err("events is 0: at least one event must be recorded".to_owned());
-        }
-        let Line { after_ms, recorded, learned, events, .. } = line;
-        Ok(Self { request, response, after_ms, recorded, learned, events })
-    }
-}
-
 /// True if the text is a valid name of a run. It becomes a file name, a store name and the name of a check.
 pub(crate) fn is_name(name: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
-}
-
-fn parse_header(path: &Path, line: &str) -> Result<Header, Error> {
-    let wrong = |reason: String| Error::Line { path: path.to_owned(), line: 1, reason };
-    let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("the header is not JSON: {error}")))?;
-    let found = value.get("schema").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let major = |schema: &str| schema.split_once('.').map(|(major, _)| major.to_owned());
-    if !found.starts_with("rei-golden/") {
-        return Err(wrong(format!("not a golden run: the first line must say \"schema\":\"{SCHEMA}\"")));
-    }
-    if major(&found) != major(SCHEMA) {
-        return Err(Error::Version { path: path.to_owned(), found });
-    }
-    let header: Header = serde_json::from_value(value).map_err(|error| wrong(format!("the header: {error}")))?;
-    if !is_name(&header.name) {
-        let rule = "use at most 64 letters, digits, - _ and .";
-        return Err(wrong(format!("the name {:?} is not valid ({rule})", header.name)));
-    }
-    Normalisers::compile(&header.normalisers).map_err(wrong)?;
-    Ok(header)
-}
-
-/// Parses a run; `path` is used in error messages.
-///
-/// # Errors
-/// The first line that is invalid.
-pub(crate) fn parse(path: &Path, input: impl BufRead) -> Result<GoldenRun, Error> {
-    let mut exchanges = Vec::new();
-    let header = for_each_exchange(path, input, |exchange| exchanges.push(exchange))?;
-    Ok(GoldenRun { header, exchanges })
-}
-
-/// Calls `each` for every exchange of a run, in order. Returns the header.
-fn for_each_exchange(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Result<Header, Error> {
-    let mut header = None;
-    let mut count = 0;
-    for (index, line) in input.lines().enumerate() {
-        let line = line.map_err(|source| Error::Io { what: "read", path: path.to_owned(), source })?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        if header.is_none() {
-            header = Some(parse_header(path, &line)?);
-            continue;
-        }
-        if count == EXCHANGES_MAX {
-            return Err(Error::TooLarge { path: path.to_owned(), max: EXCHANGES_MAX as u64, unit: "exchanges" });
-        }
-        let exchange =
-            serde_json::from_str::<Line>(&line).map_err(|error| error.to_string()).and_then(Exchange::try_from);
-        each(exchange.map_err(|reason| Error::Line { path: path.to_owned(), line: index + 1, reason })?);
-        count += 1;
-    }
-    let empty = || Error::Line { path: path.to_owned(), line: 1, reason: "the file is empty".into() };
-    header.ok_or_else(empty)
-}
-
-/// Opens a golden file for reading, with a size limit.
-fn open(path: &Path) -> Result<BufReader<impl Read>, Error> {
-    let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.len() > FILE_BYTES_MAX {
-        return Err(Error::TooLarge { path: path.to_owned(), max: FILE_BYTES_MAX, unit: "bytes" });
-    }
-    Ok(BufReader::new(file.take(FILE_BYTES_MAX)))
-}
-
-/// Reads a complete run.
-///
-/// # Errors
-/// If it cannot be read, is too large or too new, or a line is invalid.
-pub fn read(path: &Path) -> Result<GoldenRun, Error> {
-    parse(path, open(path)?)
-}
-
-/// Checks a run line by line, without keeping it in memory.
-///
-/// # Errors
-/// As for [`read`].
-pub fn verify(path: &Path) -> Result<(), Error> {
-    for_each_exchange(path, open(path)?, drop).map(drop)
-}
-
-/// Reads only the header, and counts the exchanges.
-fn read_header(path: &Path) -> Result<Listed, Error> {
-    let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
-    let mut lines = open(path)?.lines();
-    let mut first = String::new();
-    while first.trim().is_empty() {
-        match lines.next() {
-            Some(line) => first = line.map_err(failed)?,
-            None => return Err(Error::Line { path: path.to_owned(), line: 1, reason: "the file is empty".into() }),
-        }
-    }
-    let header = parse_header(path, &first)?;
-    let mut exchanges = 0;
-    for line in lines {
-        exchanges += usize::from(!line.map_err(failed)?.trim().is_empty());
-    }
-    Ok(Listed { path: path.to_owned(), header, exchanges })
-}
-
-/// The golden runs in some directories, by name. A directory that does not exist is skipped.
-///
-/// # Errors
-/// If a file is not a golden run, or two runs have the same name.
-pub fn list(directories: &[PathBuf]) -> Result<Vec<Listed>, Error> {
-    let mut runs: Vec<Listed> = Vec::new();
-    for directory in directories {
-        let failed = |source| Error::Io { what: "list", path: directory.clone(), source };
-        let entries = match std::fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX)) {
-                runs.push(read_header(&path)?);
-            }
-        }
-    }
-    runs.sort_by(|a, b| (&a.header.name, &a.path).cmp(&(&b.header.name, &b.path)));
-    for pair in runs.windows(2) {
-        if let [a, b] = pair
-            && a.header.name == b.header.name
-        {
-            let (name, first, second) = (a.header.name.clone(), a.path.clone(), b.path.clone());
-            return Err(Error::Twice { name, first, second });
-        }
-    }
-    Ok(runs)
-}
-
-/// Writes a run exchange by exchange, so that it need not be in memory.
-#[derive(Debug)]
-pub struct Writer {
-    file: File,
-    path: PathBuf,
-    exchanges: usize,
-}
-
-impl Writer {
-    /// Creates a new file with its header. Never overwrites an existing file.
-    ///
-    /// # Errors
-    /// If the file exists or cannot be written.
-    pub fn create(path: &Path, header: &Header) -> Result<Self, Error> {
-        let failed = |source| Error::Io { what: "write", path: path.to_owned(), source };
-        let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
-        let mut writer = Self { file, path: path.to_owned(), exchanges: 0 };
-        writer.line(header)?;
-        Ok(writer)
-    }
-
-    /// Writes one exchange as one line, immediately.
-    ///
-    /// # Errors
-    /// If the run or the disk is full.
-    pub fn push(&mut self, exchange: Exchange) -> Result<(), Error> {
-        if self.exchanges == EXCHANGES_MAX {
-            return Err(Error::TooLarge { path: self.path.clone(), max: EXCHANGES_MAX as u64, unit: "exchanges" });
-        }
-        self.exchanges += 1;
-        self.line(&Line::from(exchange))
-    }
-
-    /// Syncs the file to disk.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn finish(self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|source| Error::Io { what: "write", path: self.path, source })
-    }
-
-    fn line(&mut self, value: &impl Serialize) -> Result<(), Error> {
-        let failed = |source| Error::Io { what: "write", path: self.path.clone(), source };
-        let mut text = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
-        text.push(b'\n');
-        self.file.write_all(&text).map_err(failed)
-    }
 }

@@ -207,6 +207,10 @@ fn scalar(values: [&Value; 3], repeats: bool) -> Result<(Rule, f64), DropReason>
         return Ok(number([a, b, c]));
     }
     if let [Some(a), Some(b), Some(c)] = values.map(Value::as_str) {
+        // Digests have a form, but it says nothing of the bytes: other bytes, and the same ones each time, are data.
+        if repeats && is_digest(a) && is_digest(b) {
+            return Err(DropReason::State);
+        }
         return match pattern([a, b, c]) {
             Some(found) => Ok(found),
             // Other words, and the same ones each time: this is data, not noise.
@@ -219,6 +223,11 @@ fn scalar(values: [&Value; 3], repeats: bool) -> Result<(Rule, f64), DropReason>
     }
     let is_alike = |other| std::mem::discriminant(values[0]) == std::mem::discriminant(other);
     Ok((if values.into_iter().all(is_alike) { Rule::Type } else { Rule::Presence }, 1.0))
+}
+
+/// True for the words for bytes that are compared by their digest.
+fn is_digest(text: &str) -> bool {
+    text.split_once(" bytes, sha256 ").is_some_and(|(bytes, hash)| bytes.parse::<u64>().is_ok() && hash.len() == 64)
 }
 
 fn number(values: [f64; 3]) -> (Rule, f64) {

@@ -99,8 +99,12 @@ impl Placeholder {
 
     /// The placeholder of a body that is no text.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        let name = format!("{}-{}", bytes.len(), crate::digest::sha256(bytes));
-        Self { kind: Kind::Sha256, name, number: 1 }
+        Self::of_digest(bytes.len() as u64, &crate::digest::sha256(bytes))
+    }
+
+    /// The placeholder of a body with this size in bytes and this SHA-256.
+    pub fn of_digest(bytes: u64, sha256: &str) -> Self {
+        Self { kind: Kind::Sha256, name: format!("{bytes}-{sha256}"), number: 1 }
     }
 
     /// The size and the SHA-256 of a body, if it is the placeholder of one that is no text.

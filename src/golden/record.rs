@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bodies::BODY_FILE_BYTES_MAX;
 use super::format::{Exchange, Expected, GoldenRun, Header};
 use super::url::path_of;
 use crate::http::{self, Address, Request};
@@ -77,11 +78,10 @@ pub async fn record(
     timeout: Duration,
 ) -> Result<GoldenRun, RecordError> {
     let mut exchanges = Vec::with_capacity(requests.len());
+    let bytes_max = usize::try_from(BODY_FILE_BYTES_MAX).unwrap_or(usize::MAX);
     for request in requests {
-        let response = http::send(address, &request, timeout).await.map_err(|source| RecordError::Ask {
-            method: request.method.clone(),
-            path: request.path.clone(),
-            source: Box::new(source),
+        let response = http::send_bounded(address, &request, timeout, bytes_max).await.map_err(|source| {
+            RecordError::Ask { method: request.method.clone(), path: request.path.clone(), source: Box::new(source) }
         })?;
         exchanges.push(Exchange {
             request,

@@ -12,7 +12,7 @@ fn header() -> Header {
 }
 
 fn parse(text: &str) -> Result<GoldenRun, Error> {
-    super::format::parse(Path::new("g.golden.jsonl"), text.as_bytes())
+    super::file::parse(Path::new("g.golden.jsonl"), Path::new("g.bodies"), text.as_bytes())
 }
 
 fn error_of(text: &str) -> String {
@@ -259,5 +259,190 @@ proptest! {
     fn garbage_is_refused(text in "\\PC{0,80}") {
         let _ = parse(&format!("{HEAD}\n{text}"));
         let _ = parse(&text);
+    }
+}
+
+const PARTS: &str =
+    r#"{"schema":"rei-golden/1.2","name":"big","listener":"http","created":"2026-11-22T15:01:10.250Z"}"#;
+
+/// A run with a body of 2 MiB in a file, as it was written.
+fn with_large_body(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+    let path = dir.join("big.golden.jsonl");
+    let body: Vec<u8> = (0..2_u32 << 20).map(|at| b'a' + u8::try_from(at / 999 % 26).unwrap()).collect();
+    let response = Some(Expected { status: 200, headers: vec![], body: Some(body) });
+    let exchange = Exchange { request: Request::get("/big"), response, ..Exchange::default() };
+    write(&path, GoldenRun { header: Header { name: "big".into(), ..header() }, exchanges: vec![exchange] }).unwrap();
+    let file = std::fs::read_dir(directory_of(&path)).unwrap().next().unwrap().unwrap().path();
+    (path, file)
+}
+
+#[test]
+fn a_large_body_is_beside_the_run_and_refused_if_it_is_not_the_recorded_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = with_large_body(dir.path());
+    assert_eq!(directory_of(&path), dir.path().join("big.bodies"));
+    let run = read(&path).unwrap();
+    assert_eq!(
+        (run.header.schema.as_str(), run.exchanges[0].response.as_ref().unwrap().body.clone()),
+        ("rei-golden/1.2", None)
+    );
+    let body = run.exchanges[0].files.answer.clone().unwrap();
+    assert_eq!((&body.path, body.digests.bytes, body.digests.blocks.len()), (&file, 2 << 20, 32));
+    // A copy of the run, in another directory, has its bodies too.
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    write(&other.join("big.golden.jsonl"), run.clone()).unwrap();
+    let copied = read(&other.join("big.golden.jsonl")).unwrap();
+    assert_eq!(copied.exchanges[0].files.answer.as_ref().unwrap().digests, body.digests);
+
+    let good = std::fs::read(&file).unwrap();
+    let refused = |why: &str| {
+        for error in [read(&path).unwrap_err(), verify(&path).unwrap_err()] {
+            let text = error.to_string();
+            assert!(text.contains("big.golden.jsonl:2: the response has its body in") && text.contains(why), "{text}");
+        }
+    };
+    let changed = |bytes: Vec<u8>| std::fs::write(&file, bytes).unwrap();
+    let mut flipped = good.clone();
+    flipped[1 << 20] ^= 1;
+    changed(flipped);
+    refused("which has changed");
+    changed(good[..100].to_vec());
+    refused("and has 100 bytes with another");
+    changed([&good[..], b"x"].concat());
+    refused("and has more bytes with another");
+    std::fs::remove_file(&file).unwrap();
+    refused("No such file");
+    // A link to the same content is a file that another user may change.
+    std::fs::write(dir.path().join("target"), &good).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("target"), &file).unwrap();
+    refused("it is a symbolic link");
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused("it is no regular file");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    refused("it is no regular file");
+    assert!(list(&[dir.path().to_owned()]).is_ok(), "a list reads no bodies");
+}
+
+#[test]
+fn the_file_of_a_body_has_a_name_and_a_size_within_bounds() {
+    let line = |answer: &str| {
+        error_of(&format!(
+            "{PARTS}\n{{\"request\":{{\"method\":\"GET\",\"path\":\"/\"}},\"response\":{{\"status\":200,{answer}}}}}"
+        ))
+    };
+    let hash = "0".repeat(64);
+    let cases = [
+        (r#""body_file":"../../etc/passwd","body_bytes":1"#.to_owned(), "is no SHA-256 in lower-case hex"),
+        (format!(r#""body_file":"{hash}""#), "needs both"),
+        (format!(r#""body_file":"{hash}","body_bytes":1,"body":"x""#), "both a body and a body_file"),
+        (format!(r#""body_file":"{hash}","body_bytes":99999999"#), "more than the maximum of 67108864"),
+        (format!(r#""body_file":"{hash}","body_bytes":99999999999"#), "the bodies of the run have more than 536870912"),
+        (format!(r#""body_file":"{hash}","body_bytes":1"#), "cannot be read"),
+    ];
+    for (answer, reason) in cases {
+        let error = line(&answer);
+        assert!(error.contains(reason), "{error}");
+    }
+    // The log of a runtime names no file.
+    let text = format!(r#"{{"request":{{"method":"GET","path":"/","body_file":"{hash}","body_bytes":1}}}}"#);
+    assert!(Exchange::parse(&text).unwrap_err().contains("which only a run can have"));
+}
+
+#[test]
+fn unused_bodies_are_removed_and_other_files_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = with_large_body(dir.path());
+    let run = read(&path).unwrap();
+    let beside = directory_of(&path);
+    std::fs::write(beside.join("1".repeat(64)), "old").unwrap();
+    std::fs::write(beside.join("README"), "mine").unwrap();
+    prune(&path, run.exchanges.iter().map(|exchange| &exchange.files)).unwrap();
+    assert!(file.exists() && beside.join("README").exists() && !beside.join("1".repeat(64)).exists());
+    prune(&path, std::iter::empty()).unwrap();
+    assert!(!file.exists() && beside.exists());
+    std::fs::remove_file(beside.join("README")).unwrap();
+    prune(&path, std::iter::empty()).unwrap();
+    assert!(!beside.exists(), "an empty directory goes too");
+    prune(&path, std::iter::empty()).unwrap();
+}
+
+#[test]
+fn conversations_are_written_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |from, data| Message { from, data };
+    let said = vec![
+        message(Side::Client, Data::Text("a".into())),
+        message(Side::Service, Data::Text(r#"{"n":1}"#.into())),
+        message(Side::Client, Data::Binary(vec![0, 255])),
+        message(Side::Service, Data::Binary(vec![1]).digested()),
+        message(Side::Service, Data::Binary(vec![2])),
+    ];
+    let mut request = Request::get("/ws");
+    let own = ["Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Extensions", "sec-websocket-protocol"];
+    request.headers = own.map(|name| (name.to_owned(), "x".to_owned())).to_vec();
+    let socket = Exchange::of_websocket(request, vec![("connection".into(), "upgrade".into())], said).unwrap();
+    assert_eq!(socket.request.headers, [("sec-websocket-protocol".to_owned(), "x".to_owned())]);
+    let path = dir.path().join("talk.golden.jsonl");
+    let run = GoldenRun { header: header(), exchanges: vec![socket] };
+    write(&path, run.clone()).unwrap();
+    let found = read(&path).unwrap();
+    assert_eq!((found.header.schema.as_str(), &found.exchanges), ("rei-golden/1.2", &run.exchanges));
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains(
+            r#""messages":[{"send":"a"},{"receive":"{\"n\":1}"},{"send_base64":"AP8="},{"receive_sha256":"1-"#
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("\"body\""), "what was received is there once: {text}");
+
+    let lines = GoldenRun {
+        header: Header { protocol: Protocol::CrlfLines, ..header() },
+        exchanges: parse_transcript("> PING\n< +PONG\n").unwrap(),
+    };
+    let path = dir.path().join("lines.golden.jsonl");
+    write(&path, lines.clone()).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.ends_with("\"protocol\":\"crlf-lines\"}\n{\"messages\":[{\"send\":\"PING\"},{\"receive\":\"+PONG\"}]}\n"),
+        "{text}"
+    );
+    assert_eq!(read(&path).unwrap().exchanges, lines.exchanges);
+}
+
+#[test]
+fn bad_conversations_are_refused() {
+    let lines = PARTS.replace("\"created\"", "\"protocol\":\"lines\",\"created\"");
+    let many = format!("{{\"messages\":[{}]}}", vec![r#"{"send":"x"}"#; 1_001].join(","));
+    let large = format!("{{\"messages\":[{{\"send\":\"{}\"}}]}}", "x".repeat((1 << 20) + 1));
+    let all =
+        format!("{{\"messages\":[{}]}}", vec![format!("{{\"receive\":\"{}\"}}", "x".repeat(1 << 20)); 9].join(","));
+    let get = r#""request":{"method":"GET","path":"/"}"#;
+    let cases = [
+        (&lines, many, "1001 messages, more than the maximum of 1000"),
+        (&lines, large, "a message of 1048577 bytes"),
+        (&lines, all, "9437184 bytes of messages, more than the maximum of 8388608"),
+        (&lines, r#"{"messages":[]}"#.to_owned(), "an exchange of lines has messages"),
+        (&lines, format!(r#"{{{get},"messages":[{{"send":"x"}}]}}"#), "neither request nor response"),
+        (&lines, r#"{"messages":[{"send":"x\ny"}]}"#.to_owned(), "the end of a line inside"),
+        (&lines, r#"{"messages":[{"send_base64":"AA=="}]}"#.to_owned(), "no text, in a run of lines"),
+        (&lines, r#"{"messages":[{"send":"x","receive":"y"}]}"#.to_owned(), "a message has one of"),
+        (&lines, r#"{"messages":[{}]}"#.to_owned(), "a message has one of"),
+        (&lines, r#"{"messages":[{"receive_sha256":"1-zz"}]}"#.to_owned(), "is not SIZE-HASH"),
+        (&lines, r#"{"messages":[{"say":"x"}]}"#.to_owned(), "unknown field `say`"),
+        (&PARTS.to_owned(), r#"{"messages":[{"send":"x"}]}"#.to_owned(), "missing field `request`"),
+        (
+            &PARTS.to_owned(),
+            format!(r#"{{{get},"response":{{"status":200}},"messages":[{{"send":"x"}}]}}"#),
+            "is not 101",
+        ),
+        (&PARTS.replace("\"created\"", "\"protocol\":\"smoke\",\"created\""), String::new(), "unknown variant `smoke`"),
+    ];
+    for (head, line, reason) in cases {
+        let error = error_of(&format!("{head}\n{line}"));
+        assert!(error.contains(reason), "{reason}: {error}");
     }
 }

@@ -13,7 +13,7 @@ use super::finding::Cause;
 use super::fingerprint::truncate;
 use super::growth::Growth;
 use super::self_report::{SelfReport, TEXT_BYTES_MAX};
-use super::signal::{Outcome, Probe, Signal, Sources};
+use super::signal::{Probe, ProbeOutcome, Signal, Sources};
 
 use super::window::{Samples, Tally, quantile};
 
@@ -269,12 +269,12 @@ impl Evidence {
     }
 
     fn probe(&mut self, probe: &Probe) {
-        let (ok, late) = (probe.outcome == Outcome::Ok, probe.outcome == Outcome::TimedOut);
+        let (ok, late) = (probe.outcome == ProbeOutcome::Ok, probe.outcome == ProbeOutcome::TimedOut);
         let process = &mut self.process;
         self.probes.add(self.now, 1, u64::from(!ok));
         process.failed_in_a_row = if ok { 0 } else { process.failed_in_a_row.saturating_add(1) };
         process.timed_out_in_a_row = if late { process.timed_out_in_a_row.saturating_add(1) } else { 0 };
-        if probe.outcome == Outcome::Failed {
+        if probe.outcome == ProbeOutcome::Failed {
             // How fast a refusal came says nothing about how fast an answer comes.
             return;
         }

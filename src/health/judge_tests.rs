@@ -112,7 +112,7 @@ fn small_shifts_are_no_regression() {
 
 #[test]
 fn sparse_failures_fail_against_a_clean_baseline() {
-    let sparse = |i: u64| if i % 100 == 50 { probe(Outcome::Failed, 1) } else { ok(5) };
+    let sparse = |i: u64| if i % 100 == 50 { probe(ProbeOutcome::Failed, 1) } else { ok(5) };
     let candidate = watched((0..300).map(sparse));
     let clean = watched((0..300).map(|_| ok(5)));
     let bounded = Bounds::of(&incidents());
@@ -125,7 +125,7 @@ fn sparse_failures_fail_against_a_clean_baseline() {
 
 #[test]
 fn a_baseline_without_data_does_not_excuse_the_candidate() {
-    let candidate = watched((0..30).map(|i| if i % 5 == 0 { probe(Outcome::Failed, 1) } else { ok(5) }));
+    let candidate = watched((0..30).map(|i| if i % 5 == 0 { probe(ProbeOutcome::Failed, 1) } else { ok(5) }));
     assert_eq!(judged(&candidate, Some(&monitor()), &bounds()).verdict, Verdict::Fail);
 }
 
@@ -195,9 +195,9 @@ fn whatever_asks_for_an_evolution_fails_a_candidate_at_once() {
     let histories: Vec<(Cause, EachSecond)> = vec![
         (Cause::Crash, Box::new(|second| if second % 2 == 0 { crash("boom") } else { Signal::Restarted })),
         (Cause::CrashLoop, Box::new(|_| Signal::Restarted)),
-        (Cause::Hang, Box::new(|_| probe(Outcome::TimedOut, 5_000))),
+        (Cause::Hang, Box::new(|_| probe(ProbeOutcome::TimedOut, 5_000))),
         (Cause::Latency, Box::new(|_| ok(400))),
-        (Cause::Errors, Box::new(|_| probe(Outcome::Failed, 1))),
+        (Cause::Errors, Box::new(|_| probe(ProbeOutcome::Failed, 1))),
         (Cause::Errors, Box::new(|_| super::tests::traffic(100, 20))),
         (Cause::MemoryGrowth, Box::new(usage)),
         (Cause::FdGrowth, Box::new(usage)),
@@ -277,7 +277,7 @@ fn what_is_slow_beside_a_slow_previous_is_held() {
 fn a_previous_that_hangs_or_is_down_is_no_control() {
     let learned = watched((0..60).map(|_| ok(5))).learned().unwrap();
     let slow = watched((0..60).map(|_| ok(60)));
-    for end in [probe(Outcome::TimedOut, 60), crash("killed")] {
+    for end in [probe(ProbeOutcome::TimedOut, 60), crash("killed")] {
         let mut previous = slow.clone();
         feed(&mut previous, 57..60, |_| end.clone());
         let reference = Some(Comparison::Before(&learned, Some(&previous)));
@@ -372,7 +372,7 @@ fn failing(
 }
 
 fn answered(latency_us: u64) -> Signal {
-    Signal::Probe(Probe { outcome: Outcome::Ok, latency_us, detail: String::new() })
+    Signal::Probe(Probe { outcome: ProbeOutcome::Ok, latency_us, detail: String::new() })
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn alike_versions_are_seldom_told_apart() {
         let wrong = failing(60, 300, same, same);
         assert!(wrong <= most, "sigma {sigma}: {wrong}");
     }
-    let flaky = |dice: &mut Dice| if dice.unit() < 0.005 { probe(Outcome::Failed, 1) } else { ok(5) };
+    let flaky = |dice: &mut Dice| if dice.unit() < 0.005 { probe(ProbeOutcome::Failed, 1) } else { ok(5) };
     let wrong = failing(60, 300, flaky, flaky);
     assert!(wrong <= 0.10, "failures: {wrong}");
 }
@@ -396,7 +396,7 @@ fn worse_versions_are_nearly_always_seen() {
     let stalls = |dice: &mut Dice| answered(if dice.unit() < 0.06 { 400_000 } else { dice.latency_us(8_000.0, 0.4) });
     let seen = failing(60, 120, stalls, good);
     assert!(seen >= 0.95, "stalls: {seen}");
-    let fails = |dice: &mut Dice| if dice.unit() < 0.08 { probe(Outcome::Failed, 1) } else { good(dice) };
+    let fails = |dice: &mut Dice| if dice.unit() < 0.08 { probe(ProbeOutcome::Failed, 1) } else { good(dice) };
     let seen = failing(60, 120, fails, good);
     assert!(seen >= 0.95, "failures: {seen}");
 }

@@ -37,7 +37,7 @@ pub use finding::{Cause, Finding};
 pub use fingerprint::{FRAMES_MAX, fingerprint, normalise, normalise_line};
 pub use judge::{Analysis, Baseline, Bounds, Comparison, judge};
 pub use monitor::{MONITOR_BYTES_MAX, Monitor};
-pub use signal::{Exit, Outcome, Probe, Signal, Sources};
+pub use signal::{Exit, Probe, ProbeOutcome, Signal, Sources};
 
 #[cfg(test)]
 mod judge_tests;

@@ -43,7 +43,7 @@ pub enum Signal {
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// As it should.
     Ok,
     /// With a refusal or a wrong answer.
@@ -56,7 +56,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: ProbeOutcome,
     /// How long it took, in microseconds; for one that timed out, how long the supervisor waited.
     pub latency_us: u64,
     /// What was wrong, for a person; empty when nothing was.

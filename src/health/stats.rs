@@ -1,6 +1,8 @@
 //! The statistics of judging, each with its source. All are exact or have a stated approximation; none allocates more
 //! than its inputs allow.
 
+use crate::live::ln_factorial;
+
 /// Values of each side that the Hodges–Lehmann estimate looks at: 16,384 pairs are sorted in well under a millisecond.
 const PAIRED_MAX: usize = 128;
 
@@ -88,14 +90,6 @@ fn tail_up(n: u64, k: u64, p: f64) -> f64 {
         i += 1.0;
     }
     sum
-}
-
-/// ln(x!) by Stirling's series from 10 on, where its error is below 1e-8; by multiplication below.
-fn ln_factorial(x: f64) -> f64 {
-    if x < 10.0 {
-        return (2..=x as u32).map(f64::from).product::<f64>().ln();
-    }
-    x * x.ln() - x + 0.5 * (std::f64::consts::TAU * x).ln() + 1.0 / (12.0 * x) - 1.0 / (360.0 * x * x * x)
 }
 
 /// P(Z ≥ z) of the standard normal, by Abramowitz and Stegun 26.2.17 (error below 7.5e-8).

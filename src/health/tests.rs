@@ -34,12 +34,12 @@ pub(super) fn monitor() -> Monitor {
     Monitor::new(RuntimeRef::default(), &incidents(), PROBED, at(0))
 }
 
-pub(super) fn probe(outcome: Outcome, latency_ms: u64) -> Signal {
+pub(super) fn probe(outcome: ProbeOutcome, latency_ms: u64) -> Signal {
     Signal::Probe(Probe { outcome, latency_us: latency_ms * 1_000, detail: String::new() })
 }
 
 pub(super) fn ok(latency_ms: u64) -> Signal {
-    probe(Outcome::Ok, latency_ms)
+    probe(ProbeOutcome::Ok, latency_ms)
 }
 
 pub(super) fn crash(reason: &str) -> Signal {
@@ -157,7 +157,7 @@ fn a_crash_loop_opens_once_and_asks_only_if_the_crashes_did_not() {
 #[test]
 fn hangs_are_seen_by_each_of_their_three_signs() {
     let signs = [
-        ("probe", probe(Outcome::TimedOut, 500), 3),
+        ("probe", probe(ProbeOutcome::TimedOut, 500), 3),
         ("watchdog", Signal::WatchdogMissed, 1),
         ("report", Signal::ReportMissed, 3),
     ];
@@ -175,7 +175,7 @@ fn hangs_are_seen_by_each_of_their_three_signs() {
 fn refusals_in_a_row_are_failed_but_no_hang() {
     let mut monitor = monitor();
     feed(&mut monitor, 0..20, |_| ok(5));
-    let found = feed(&mut monitor, 20..60, |_| probe(Outcome::Failed, 1));
+    let found = feed(&mut monitor, 20..60, |_| probe(ProbeOutcome::Failed, 1));
     assert_eq!(monitor.status(), HealthStatus::Failed);
     assert_eq!(found.iter().map(|(_, it)| it.cause).collect::<Vec<_>>(), [Cause::Errors], "one incident, once");
 }
@@ -296,7 +296,7 @@ fn a_clock_that_was_set_back_does_not_stop_the_watch() {
     let mut monitor = monitor();
     feed(&mut monitor, 1_000_000..1_000_020, |_| ok(5));
     assert_eq!(monitor.report(at(0)).status, HealthStatus::Unknown, "what was seen is of no known time");
-    let found = feed(&mut monitor, 0..60, |_| probe(Outcome::Failed, 1));
+    let found = feed(&mut monitor, 0..60, |_| probe(ProbeOutcome::Failed, 1));
     assert_eq!(found.len(), 1);
     monitor.observe(Timestamp::from_unix_ms(at(60).as_unix_ms() - 1_500), ok(5));
     assert_eq!(monitor.report(at(60)).errors["probe"].total, 61, "a small step back loses nothing");
@@ -327,7 +327,8 @@ fn own_report() -> impl Strategy<Value = RuntimeHealthReport> {
 }
 
 fn signal() -> impl Strategy<Value = Signal> {
-    let outcome = prop_oneof![4 => Just(Outcome::Ok), 1 => Just(Outcome::Failed), 1 => Just(Outcome::TimedOut)];
+    let outcome =
+        prop_oneof![4 => Just(ProbeOutcome::Ok), 1 => Just(ProbeOutcome::Failed), 1 => Just(ProbeOutcome::TimedOut)];
     prop_oneof![
         8 => (outcome, any::<u32>()).prop_map(|(outcome, us)| {
             Signal::Probe(Probe { outcome, latency_us: us.into(), detail: String::new() })
@@ -393,7 +394,7 @@ proptest! {
             }
             before = monitor.evidence.now;
             match signal {
-                Signal::Probe(probe) if probe.outcome == Outcome::Ok => good = Some(monitor.evidence.now),
+                Signal::Probe(probe) if probe.outcome == ProbeOutcome::Ok => good = Some(monitor.evidence.now),
                 Signal::Exited(_) | Signal::Restarted => good = None,
                 _ => {}
             }

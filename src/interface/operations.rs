@@ -16,9 +16,9 @@ use super::types::EvolutionId;
 use super::wire::WireError;
 
 pub use super::views::{
-    BudgetStatus, EvolutionStatus, GoldenQualified, GoldenRecording, HistoryEntry, InstanceState, InstanceStatus,
-    ListenStatus, MonitorEvent, Phase, QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status,
-    SupervisorStatus, TrafficStatus, Trust, VersionStatus,
+    BudgetStatus, ErrorStatus, EvolutionStatus, GoldenQualified, GoldenRecording, HistoryEntry, InstanceState,
+    InstanceStatus, ListenStatus, MonitorEvent, Phase, QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus,
+    Status, SupervisorStatus, TrafficStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -264,6 +264,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         VersionStatus,
         TrafficStatus,
         RouteStatus,
+        ErrorStatus,
         GoldenQualified,
         GoldenRecording,
         EvolutionStatus,

@@ -142,6 +142,23 @@ pub struct TrafficStatus {
     /// What the source found of requests and durations, and what not; empty if it does not say it.
     #[serde(default)]
     pub found: String,
+    /// Lines of the log with level error or worse; 0 for the other sources.
+    #[serde(default)]
+    pub error_lines: u64,
+    /// Their messages: those that the version before did not write, then the most frequent; at most 8.
+    #[serde(default)]
+    pub errors: Vec<ErrorStatus>,
+}
+
+/// One message of error lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct ErrorStatus {
+    /// The message; numbers and identifiers are `{}`, secrets are taken out.
+    pub message: String,
+    /// Lines with it.
+    pub lines: u64,
+    /// Whether the version is on trial and the version before did not write it.
+    pub is_new: bool,
 }
 
 /// The requests of one route.

@@ -43,8 +43,9 @@ impl Trial {
             Verdict::Fail
         } else if let Some(broken) = self.silence.lasting().filter(|silent| silent.is_broken()) {
             let seconds = broken.for_ms / 1_000;
+            let users = broken.waiting;
             reasons
-                .push(format!("no request was answered for {seconds} s, in which {} connections came", broken.offered));
+                .push(format!("no request was answered for {seconds} s, in which {users} users waited for an answer"));
             Verdict::Fail
         } else {
             self.wanted(&candidate, &reference, &mut reasons, &mut waits)

@@ -18,9 +18,11 @@
 //! | `sample` | what a source saw since its last sample |
 //! | `series` | the requests of the version in a slot |
 //! | `templates` | messages of errors, with numbers and identifiers taken out |
+//! | `error_lines` | errors in a candidate's log that the version before it did not write |
 //! | `log` | the source that reads the runtime's access log |
 //! | `metrics` | the source that reads the runtime's metrics |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
+//! | `factorial` | factorials, for both kinds of tests |
 //! | `paired` | the same for two sides that are asked the same |
 //! | `own` | rei's own requests, taken out of what a source counted |
 //! | `draws` | draws without replacement, with a fixed seed |
@@ -34,7 +36,9 @@
 mod class;
 mod counts;
 mod draws;
+mod error_lines;
 mod facet;
+mod factorial;
 mod growth;
 mod judgement;
 mod latencies;
@@ -53,6 +57,8 @@ mod trial;
 
 pub use class::Class;
 pub use counts::Counts;
+pub use error_lines::ErrorLines;
+pub use factorial::ln_factorial;
 pub use growth::{Curve, Growth, Usage};
 pub use judgement::Judgement;
 pub use latencies::Latencies;

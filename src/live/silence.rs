@@ -6,8 +6,8 @@ use crate::time::Timestamp;
 const EXPECTED_MIN: f64 = 30.0;
 /// And for so long, in milliseconds: clients that keep their connections come and go together.
 const SILENT_MS: u64 = 5_000;
-/// Connections that were sent to a silent candidate, from which it is broken.
-const OFFERED_MIN: u64 = 10;
+/// Users whom a silent candidate has left waiting, from which it is broken.
+const WAITING_MIN: u64 = 10;
 /// Requests of the candidate from which its part of all requests is known.
 const KNOWN_MIN: u64 = 10;
 
@@ -19,9 +19,9 @@ pub(super) struct Silence {
     /// When that was; before the first request, when the trial began.
     last: Option<Timestamp>,
     at: Timestamp,
-    /// Since then: requests of the reference, and connections that were sent to the candidate.
+    /// Since then: requests of the reference, and users whom the candidate has left waiting.
     since: u64,
-    offered: u64,
+    waiting: u64,
     /// Requests in a millisecond that were usual before the trial.
     usual_per_ms: Option<f64>,
 }
@@ -32,13 +32,18 @@ pub(super) struct Silent {
     pub for_ms: u64,
     /// Requests that were expected meanwhile, if the candidate's part was known.
     pub expected: Option<f64>,
-    /// Connections that were sent to it meanwhile.
-    pub offered: u64,
+    /// Users whom it has left waiting meanwhile.
+    pub waiting: u64,
 }
 
 impl Silence {
-    pub fn offered(&mut self, connections: u64) {
-        self.offered = self.offered.saturating_add(connections);
+    pub fn left_waiting(&mut self, connections: u64) {
+        self.waiting = self.waiting.saturating_add(connections);
+    }
+
+    /// Whether the last block had no answer.
+    pub fn has_begun(&self) -> bool {
+        self.last.is_none_or(|last| last < self.at)
     }
 
     pub fn block(&mut self, at: Timestamp, candidate: u64, reference: u64, usual_per_ms: Option<f64>) {
@@ -48,7 +53,7 @@ impl Silence {
         self.since = self.since.saturating_add(reference);
         if candidate > 0 {
             self.until = [self.until[0].saturating_add(candidate), self.until[1].saturating_add(self.since)];
-            (self.last, self.since, self.offered) = (Some(at), 0, 0);
+            (self.last, self.since, self.waiting) = (Some(at), 0, 0);
         }
     }
 
@@ -62,7 +67,9 @@ impl Silence {
             None => beside,
         };
         let missing = expected.is_some_and(|expected| expected >= EXPECTED_MIN);
-        let silent = Silent { for_ms, expected, offered: self.offered };
+        // A receiver of logs answers no client, and neither does the reference.
+        let answers = self.until[1] > 0 || self.since > 0 || self.usual_per_ms.is_some_and(|usual| usual > 0.0);
+        let silent = Silent { for_ms, expected, waiting: if answers { self.waiting } else { 0 } };
         (for_ms >= SILENT_MS && (missing || silent.is_broken())).then_some(silent)
     }
 }
@@ -70,6 +77,6 @@ impl Silence {
 impl Silent {
     /// Whether users came and got no answer.
     pub fn is_broken(self) -> bool {
-        self.offered >= OFFERED_MIN
+        self.waiting >= WAITING_MIN
     }
 }

@@ -55,10 +55,25 @@ impl Templates {
         if baseline.rest > 0 {
             return Vec::new();
         }
-        let new = self.messages.iter().filter(|(template, _)| !baseline.messages.contains_key(*template));
-        let mut new: Vec<(&str, u64)> = new.map(|(template, count)| (template.as_str(), *count)).collect();
-        new.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let mut new = self.by_count();
+        new.retain(|(template, _)| !baseline.messages.contains_key(*template));
         new
+    }
+
+    /// The messages with their numbers, the most frequent first.
+    pub fn by_count(&self) -> Vec<(&str, u64)> {
+        let mut all: Vec<(&str, u64)> =
+            self.messages.iter().map(|(template, count)| (template.as_str(), *count)).collect();
+        all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        all
+    }
+
+    /// The same messages, each as `clean` returns it.
+    #[must_use]
+    pub fn cleaned(&self, mut clean: impl FnMut(&str) -> String) -> Self {
+        let mut all = Self { rest: self.rest, ..Self::default() };
+        self.messages.iter().for_each(|(template, count)| all.count(&clean(template), *count));
+        all
     }
 
     /// Whether there is no message.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::Incidents;
 use crate::time::Timestamp;
 
+use super::class::Class;
 use super::counts::Counts;
 use super::draws::Draws;
 use super::facet::{FACETS, FAILURES, Facet, PAUSE, Slow};
@@ -30,6 +31,10 @@ const RATE_FAILURES: Odds = Odds { tolerated: 1.0, suspected: &[1.3, 2.0, 6.0], 
 const RATE_SLOW: Odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0, 20.0], cap: 2.0, burst: 2.0, doubt: 12.0 };
 /// The part of requests that may be over the bound of a 99th percentile.
 const P99_RATIO: f64 = 0.01;
+/// A user who waits for less than this, in milliseconds, is not left waiting, however fast the reference is.
+const PATIENCE_MS: u64 = 1_000;
+/// The quantile of the reference's durations that a wait must exceed.
+const P99: f64 = 0.99;
 /// Requests of each side below which nothing passes.
 const REQUESTS_MIN: u64 = 50;
 /// Durations of a process are compared from so long after its first request, in milliseconds: caches fill, code is compiled.
@@ -212,10 +217,30 @@ impl Trial {
         self.notice_steps(before);
     }
 
-    /// Connections that were sent to the candidate since the last call, if they are counted: a candidate that gets connections
-    /// and answers nothing is broken, and one that gets none is not.
-    pub fn offered(&mut self, connections: u64) {
-        self.silence.offered(connections);
+    /// Users whose wait for the candidate's first byte has become too long since the last call: see
+    /// [`Trial::patience_ms`]. A candidate that leaves users waiting and answers nothing is broken, and one that no user
+    /// asks is not.
+    pub fn left_waiting(&mut self, connections: u64) {
+        self.silence.left_waiting(connections);
+    }
+
+    /// The time from which a wait without an answer is too long, in milliseconds: longer than nearly all answers of the
+    /// reference, so that a service whose answers take long is not taken for one that has none.
+    pub fn patience_ms(&self) -> u64 {
+        let of_route = |one: &OneRoute| one.learned.quantile_us(P99);
+        let learned = self.routes.values().map(of_route).max().unwrap_or_default();
+        let seen = self.seen_of(1, None).latencies.quantile_us(P99);
+        (learned.max(seen) / 1_000).max(PATIENCE_MS)
+    }
+
+    /// Whether the candidate had no answer for users in the last block.
+    pub fn is_silent(&self) -> bool {
+        self.silence.has_begun()
+    }
+
+    /// What was seen of the candidate, and what was seen meanwhile of the reference.
+    pub fn seen(&self) -> &[Sample; 2] {
+        &self.seen
     }
 
     /// Whether the candidate was called degraded. It stays so.
@@ -229,11 +254,9 @@ impl Trial {
         let drawn = self.after.as_mut().map(|after| after.draw(at, candidate));
         let expected_per_ms = self.after.as_ref().map(|after| after.pool.per_ms());
         let reference = drawn.as_ref().unwrap_or(reference);
-        let requests = |side: &Sample| side.routes().fold(0_u64, |sum, (_, it)| sum.saturating_add(it.total()));
-        let [total, other] = [candidate, reference].map(requests);
         self.blocks += 1;
-        self.silence.block(at, total, other, expected_per_ms);
-        if total > 0 {
+        self.silence.block(at, answered(candidate), answered(reference), expected_per_ms);
+        if candidate.routes().any(|(_, counts)| counts.total() > 0) {
             self.first_request.get_or_insert(at);
         }
         let warm = self.first_request.is_some_and(|first| at.ms_since(first) >= COLD_MS);
@@ -434,6 +457,12 @@ impl Trial {
             self.steps.extend(counts.latencies.buckets().map(|(bucket, _)| bucket));
         }
     }
+}
+
+/// The requests that had an answer.
+fn answered(side: &Sample) -> u64 {
+    let of = |counts: &Counts| counts.total().saturating_sub(counts.of(Class::Aborted));
+    side.routes().fold(0, |sum, (_, counts)| sum.saturating_add(of(counts)))
 }
 
 impl After {

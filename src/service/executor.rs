@@ -421,6 +421,16 @@ impl Executor {
         self.tap.look(in_trial, &self.captures, &self.listeners.traffic, &self.tools, &self.inputs);
     }
 
+    /// Looks for users who wait for a candidate that answers nothing.
+    pub fn look_for_unanswered(&mut self) {
+        let Some(slot) = self.monitors.silent() else { return };
+        let of = |slot: Slot| lock(&self.listeners.traffic).unanswered(slot.into());
+        match of(slot).and_then(|candidate| Ok((candidate, of(slot.other())?))) {
+            Ok((candidate, other)) => self.monitors.unanswered(&candidate, &other),
+            Err(error) => tracing::debug!(%error, "the kernel does not show which connections have no answer"),
+        }
+    }
+
     /// The tap was started, has ended, or has a report. Returns what the users of a slot got.
     pub fn on_tap(&mut self, news: TapNews) -> Option<(Slot, Sample)> {
         let seen = self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;

@@ -1,11 +1,13 @@
 //! The trial of a version by the requests of users: one for each source that sees them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use crate::config::Config;
 use crate::health::Analysis;
 use crate::interface::types::Verdict;
-use crate::live::{Counts, Judgement, Limits, Pool, Recent, Sample, Source, Trial};
+use crate::live::{Counts, ErrorLines, Judgement, Limits, Pool, Recent, Sample, Source, Trial};
+use crate::runtime::traffic::Unanswered;
 use crate::time::{Timestamp, millis};
 
 /// A trial needs at most so many requests …
@@ -15,6 +17,8 @@ const REQUESTS_FEW: f64 = 5.0;
 /// The time from which Active's requests are a rate, in milliseconds. In a shorter time they count as if they were all
 /// that came in this one.
 const QUIET_MS: u64 = 450_000;
+/// Users left waiting that are distinguished. More change no verdict.
+const WAITING_MAX: usize = 4_096;
 
 /// How a candidate gets requests while it is on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct LiveTrial {
     /// What Active served before the candidate had requests, by source.
     before: BTreeMap<Source, Recent>,
     trials: BTreeMap<Source, Trial>,
+    /// The users who are known to have been left waiting, by the source whose patience they exceeded.
+    left_waiting: BTreeSet<(Source, SocketAddr)>,
     /// The judgement by the source that saw most, as of the last block; `None` if there is no source.
     judged: Option<(Source, Judgement)>,
 }
@@ -77,7 +83,8 @@ pub struct LiveTrial {
 impl LiveTrial {
     /// A trial that begins now. `before` is what Active served before the candidate had requests.
     pub fn new(plan: Plan, kind: Kind, before: BTreeMap<Source, Recent>) -> Self {
-        let mut trial = Self { plan, kind, before, trials: BTreeMap::new(), judged: None };
+        let mut trial =
+            Self { plan, kind, before, trials: BTreeMap::new(), left_waiting: BTreeSet::new(), judged: None };
         let known: Vec<Source> = trial.before.keys().copied().collect();
         known.into_iter().for_each(|source| {
             trial.of(source);
@@ -111,6 +118,28 @@ impl LiveTrial {
             }
         }
         self.judge();
+    }
+
+    /// Whether the candidate had no answer for users in the last block, as any source saw it.
+    pub fn is_silent(&self) -> bool {
+        self.trials.values().any(Trial::is_silent)
+    }
+
+    /// Takes the connections of the candidate and of the version in the other slot that have no answer now. If the other
+    /// version has as many, the service is one that answers no client, or the trouble is not the candidate's.
+    pub fn unanswered(&mut self, candidate: &[Unanswered], other: &[Unanswered]) {
+        for (source, trial) in &mut self.trials {
+            let patience_ms = trial.patience_ms();
+            let is_long = |it: &&Unanswered| it.for_ms >= patience_ms;
+            if other.iter().filter(is_long).count() >= candidate.iter().filter(is_long).count() {
+                continue;
+            }
+            for waiting in candidate.iter().filter(is_long) {
+                if self.left_waiting.len() < WAITING_MAX && self.left_waiting.insert((*source, waiting.client)) {
+                    trial.left_waiting(1);
+                }
+            }
+        }
     }
 
     fn judge(&mut self) {
@@ -151,9 +180,31 @@ impl LiveTrial {
         expected < REQUESTS_FEW && (own as f64) < REQUESTS_MAX && judged.candidate.failed() == 0
     }
 
-    /// Adds the judgement to that of probes and detectors: the worse one counts. If next to nobody uses the service, the
-    /// requests say nothing, and probes alone decide.
+    /// What the log of the version before had, before the trial and meanwhile.
+    fn log_before(&self) -> Sample {
+        let mut before = self.before.get(&Source::Log).map(|recent| recent.sample.clone()).unwrap_or_default();
+        if let Some(trial) = self.trials.get(&Source::Log).filter(|_| self.kind == Kind::Beside) {
+            before.merge(&trial.seen()[1]);
+        }
+        before
+    }
+
+    /// Calls `with` with the error lines of the candidate, if the logs of both versions are known.
+    pub fn error_lines<T>(&self, with: impl FnOnce(&ErrorLines<'_>) -> T) -> Option<T> {
+        let trial = self.trials.get(&Source::Log)?;
+        let before = self.log_before();
+        ErrorLines::of(&trial.seen()[0], &before).map(|lines| with(&lines))
+    }
+
+    /// Adds the judgement to that of probes and detectors, and says which errors are new in the candidate's log.
     pub fn add_to(&self, analysis: Analysis) -> Analysis {
+        let mut analysis = self.judged_with(analysis);
+        analysis.reasons.extend(self.error_lines(|lines| lines.finding()).flatten());
+        analysis
+    }
+
+    /// The worse judgement counts. If next to nobody uses the service, the requests say nothing, and probes alone decide.
+    fn judged_with(&self, analysis: Analysis) -> Analysis {
         let Some((source, judged)) = self.judged.clone() else { return analysis };
         if judged.verdict != Verdict::Fail && self.is_quiet(source, &judged) {
             let mut reasons = analysis.reasons;
@@ -271,6 +322,31 @@ mod tests {
             assert_eq!(tried.verdict, Verdict::Pass, "{tried:?}");
             let failed = judged(kind, 20, 10, |second| (1, u64::from(second < 2)));
             assert_ne!(failed.verdict, Verdict::Pass, "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn a_candidate_that_takes_connections_and_answers_none_fails() {
+        let waiting = |port: u16, for_ms| Unanswered { client: SocketAddr::from(([127, 0, 0, 1], port)), for_ms };
+        let judged = |of: &dyn Fn(u64) -> (Vec<Unanswered>, Vec<Unanswered>)| {
+            let mut trial = LiveTrial::new(plan(), Kind::Beside, before(6_000));
+            for second in 0..8 {
+                let (candidate, other) = of(second);
+                trial.unanswered(&candidate, &other);
+                let at = Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000);
+                trial.block(at, BTreeMap::new(), requests(70, 0));
+            }
+            assert!(trial.is_silent());
+            trial.add_to(well())
+        };
+        let clients = |count: u16, for_ms| (0..count).map(|port| waiting(port, for_ms)).collect::<Vec<_>>();
+        let found = judged(&|second| (clients(20, second * 1_000), Vec::new()));
+        assert_eq!(found.verdict, Verdict::Fail, "{found:?}");
+        assert!(found.reasons[0].contains("20 users waited for an answer"), "{found:?}");
+        // The same few users at each look, users who wait for a moment, and a service that answers nobody.
+        for (few, other) in [(clients(3, 4_000), 0), (clients(40, 300), 0), (clients(40, 4_000), 40)] {
+            let found = judged(&|_| (few.clone(), clients(other, 9_000)));
+            assert_eq!(found.verdict, Verdict::Inconclusive, "{found:?}");
         }
     }
 

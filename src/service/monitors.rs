@@ -1,14 +1,15 @@
 //! Observes health: a monitor for the version in each slot, and the judgement of the version under trial.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::live_trial::{Kind, LiveTrial, Plan};
 use crate::config::{self, Config};
 use crate::health::{self, Analysis, Baseline, Bounds, Comparison, Monitor, Signal, Sources};
-use crate::interface::operations::{RouteStatus, TrafficStatus};
+use crate::interface::operations::{ErrorStatus, RouteStatus, TrafficStatus};
 use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 use crate::lifecycle::{Event, OpenIncident, Slot};
-use crate::live::{Class, Recent, Source};
+use crate::live::{Class, ErrorLines, Recent, Sample, Source};
+use crate::runtime::traffic::Unanswered;
 use crate::time::Timestamp;
 
 /// The bound of health reports that are stored for the evidence of an incident: one minute at one report a second.
@@ -16,6 +17,8 @@ const SERIES_MAX: usize = 60;
 
 /// Routes that `rei status` shows of each source.
 const ROUTES_SHOWN: usize = 8;
+/// Messages of error lines that it has of each source.
+const ERRORS_SHOWN: usize = 8;
 
 /// The requests that a version served, by source.
 type Before = BTreeMap<Source, Recent>;
@@ -160,6 +163,18 @@ impl Monitors {
         }
     }
 
+    /// The slot of a candidate on trial that had no answer for users in the last second.
+    pub fn silent(&self) -> Option<Slot> {
+        self.trial.as_ref().filter(|trial| trial.live.is_silent()).map(|trial| trial.slot)
+    }
+
+    /// Tells the trial which connections of the candidate and of the other slot have no answer now.
+    pub fn unanswered(&mut self, candidate: &[Unanswered], other: &[Unanswered]) {
+        if let Some(trial) = &mut self.trial {
+            trial.live.unanswered(candidate, other);
+        }
+    }
+
     /// Hands the requests since the last call to the trial. Once a second is enough.
     pub fn block(&mut self, at: Timestamp) {
         let [a, b] = self.slots.each_mut().map(|watched| watched.as_mut().map(|it| it.monitor.take_requests()));
@@ -207,13 +222,23 @@ impl Monitors {
     /// The requests of users that the version in a slot served in the last minute, by source.
     pub fn traffic(&self, slot: Slot, at: Timestamp) -> Vec<TrafficStatus> {
         let watched = self.slots[slot.index()].as_ref();
-        watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at)).map(shown).collect()
+        let recent = watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at));
+        recent.map(|recent| shown(self.whole(slot, recent))).collect()
     }
 
     /// The same with all routes.
     pub fn all_routes(&self, slot: Slot, at: Timestamp) -> Vec<TrafficStatus> {
         let watched = self.slots[slot.index()].as_ref();
-        watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at)).map(whole).collect()
+        let recent = watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at));
+        recent.map(|recent| self.whole(slot, recent)).collect()
+    }
+
+    /// What an operator can see of a source of a slot.
+    fn whole(&self, slot: Slot, recent: (Source, Recent)) -> TrafficStatus {
+        let trial = self.trial.as_ref().filter(|trial| trial.slot == slot && recent.0 == Source::Log);
+        let of = |lines: &ErrorLines<'_>| lines.new_messages().into_iter().map(|(it, _)| it.to_owned()).collect();
+        let new = trial.and_then(|trial| trial.live.error_lines(of)).unwrap_or_default();
+        whole(recent, &new)
     }
 
     /// Whether this version is monitored in a slot.
@@ -246,14 +271,13 @@ fn learned(monitor: &Monitor, at: Timestamp) -> (Option<Baseline>, Before) {
 }
 
 /// What `rei status` shows of a source.
-fn shown(recent: (Source, Recent)) -> TrafficStatus {
-    let mut traffic = whole(recent);
+fn shown(mut traffic: TrafficStatus) -> TrafficStatus {
     traffic.routes.truncate(ROUTES_SHOWN);
     traffic
 }
 
-/// What an operator can see of a source.
-fn whole((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatus {
+/// What an operator can see of a source. `new` are the messages that the version before did not write.
+fn whole((source, Recent { sample, span_ms }): (Source, Recent), new: &BTreeSet<String>) -> TrafficStatus {
     let total = sample.total();
     let mut routes: Vec<RouteStatus> = sample
         .routes()
@@ -276,14 +300,28 @@ fn whole((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatu
         routes,
         unread: sample.unread,
         found: String::new(),
+        error_lines: sample.error_lines,
+        errors: errors(&sample, new),
     }
+}
+
+/// The messages of error lines: the new ones first, then the most frequent ones.
+fn errors(sample: &Sample, new: &BTreeSet<String>) -> Vec<ErrorStatus> {
+    let status = |(message, lines): (&str, u64)| {
+        let is_new = new.contains(message);
+        ErrorStatus { message: message.to_owned(), lines, is_new }
+    };
+    let mut errors: Vec<ErrorStatus> = sample.errors.by_count().into_iter().map(status).collect();
+    errors.sort_by_key(|error| !error.is_new);
+    errors.truncate(ERRORS_SHOWN);
+    errors
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Place;
-    use crate::health::{Exit, Outcome, Probe};
+    use crate::health::{Exit, Probe, ProbeOutcome};
     use crate::interface::types::IncidentId;
     use crate::lifecycle;
 
@@ -302,7 +340,7 @@ mod tests {
 
     fn probed(monitors: &mut Monitors, slot: Slot, seconds: std::ops::Range<u64>, latency_us: u64) {
         for second in seconds {
-            let probe = Probe { outcome: Outcome::Ok, latency_us, detail: String::new() };
+            let probe = Probe { outcome: ProbeOutcome::Ok, latency_us, detail: String::new() };
             monitors.monitor(slot).unwrap().observe(at(second), Signal::Probe(probe));
         }
     }

@@ -12,7 +12,7 @@ use super::instances::types::AdoptError;
 use super::policy::policy;
 use crate::diagnosis;
 use crate::interface::types::{Role, RuntimeRef};
-use crate::lifecycle::{Event, Lifecycle, Reality, RunState, Running, Slot};
+use crate::lifecycle::{Event, Instance, Lifecycle, Reality, RunState, Running, Slot};
 use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 use crate::time::Timestamp;
@@ -58,14 +58,22 @@ impl Takeover<'_> {
                 self.end_stray(entry, &mut stored);
             }
         }
-        let mut running = [None, None];
+        let (mut running, mut started) = ([None, None], Vec::new());
         for (slot, owner) in Slot::ALL.into_iter().zip(owners) {
-            running[slot.index()] =
-                owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut stored));
+            let adopted = owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut stored));
+            let Some((of_slot, instance)) = adopted else { continue };
+            running[slot.index()] = Some(of_slot);
+            if self.core.slot(slot).instance.is_none() {
+                // The earlier supervisor could not record this start. Without the record, the next supervisor would not
+                // know that the slot has this instance, and would start another one beside it.
+                started.push(Event::Started { slot, instance });
+            }
         }
         self.executor.instances.forget(stored);
         let rebooted = self.executor.instances.nothing_to_find();
-        vec![configured, Event::Recovered { running, rebooted }]
+        let mut events = vec![configured, Event::Recovered { running, rebooted }];
+        events.append(&mut started);
+        events
     }
 
     /// Takes over the running instances, even if the journal contradicts them.
@@ -84,7 +92,7 @@ impl Takeover<'_> {
                 .executor
                 .with(slot, &store_path, |instances, context| instances.adopt(context, entry, &mut stored, ready))
             {
-                Ok(()) => {
+                Ok(_) => {
                     let serves = reality.serves.as_ref().filter(|(serving, _)| *serving == slot);
                     let runtime = RuntimeRef {
                         name: self.executor.tools.config.runtime.name.clone(),
@@ -119,8 +127,8 @@ impl Takeover<'_> {
         let entry = match &state.instance {
             Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
             // The instance was started, but its record could not be written before the crash. Other instances of the
-            // slot are older.
-            None if state.run == RunState::Starting => {
+            // slot are older. It is ready without a record of its start in the journals of earlier versions of rei.
+            None if matches!(state.run, RunState::Starting | RunState::Ready) => {
                 let started = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
                 started.max_by_key(|entry| seq(&entry.id, slot))
             }
@@ -129,16 +137,22 @@ impl Takeover<'_> {
         Some((entry?, store_path))
     }
 
-    fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, stored: &mut StoredFds) -> Option<Running> {
+    fn adopt(
+        &mut self,
+        slot: Slot,
+        entry: &Entry,
+        store_path: String,
+        stored: &mut StoredFds,
+    ) -> Option<(Running, Instance)> {
         let run = self.core.slot(slot).run;
         let ready = run == RunState::Ready || run == RunState::Stopping;
         match self.executor.with(slot, &store_path, |instances, context| instances.adopt(context, entry, stored, ready))
         {
-            Ok(()) => {
+            Ok(instance) => {
                 let name = &self.executor.tools.config.runtime.name;
                 let runtime = runtime_ref(self.core, name, slot, &entry.id);
                 self.executor.monitors.begin(slot, &store_path, runtime, self.at, self.core.incidents());
-                Some(Running { store_path, ready })
+                Some((Running { store_path, ready }, instance))
             }
             Err(AdoptError { why, log }) => {
                 tracing::warn!(%slot, why, "an instance did not outlive the supervisor");

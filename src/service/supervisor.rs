@@ -374,6 +374,7 @@ impl Service {
     /// Called once a second. It checks usage, windows, logs and the journal.
     pub fn tick(&mut self) {
         let now = self.clock.now();
+        self.executor.look_for_unanswered();
         self.executor.monitors.block(now);
         for slot in Slot::ALL {
             let found = self.executor.monitors.tick(slot, now);

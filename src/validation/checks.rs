@@ -96,13 +96,15 @@ pub enum InputName {
     Active,
     /// The golden run that is replayed.
     Golden,
+    /// The large bodies of that run: a directory.
+    Bodies,
     /// The files that an instance finds in its state directory.
     State,
 }
 
 impl InputName {
     /// All inputs that a check can have.
-    pub const ALL: [Self; 4] = [Self::Candidate, Self::Active, Self::Golden, Self::State];
+    pub const ALL: [Self; 5] = [Self::Candidate, Self::Active, Self::Golden, Self::Bodies, Self::State];
 
     /// The name of the attribute.
     pub fn word(self) -> &'static str {
@@ -110,6 +112,7 @@ impl InputName {
             Self::Candidate => "candidate",
             Self::Active => "active",
             Self::Golden => "golden",
+            Self::Bodies => "bodies",
             Self::State => "state",
         }
     }

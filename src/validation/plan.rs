@@ -52,6 +52,10 @@ pub struct GoldenFact {
     pub path: PathBuf,
     /// SHA-256 of the file in hex: a file that has changed since is refused.
     pub sha256: String,
+    /// The directory with its large bodies, if it has some. The run names each by its SHA-256, so one that has changed is
+    /// refused too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bodies: Option<PathBuf>,
 }
 
 /// Everything that a plan is made from, besides the configuration.
@@ -297,13 +301,17 @@ fn reproduction(config: &Config, active: &Version, run: &GoldenFact, candidate: 
     replayed(StepId::Reproduction, Kind::Reproduction(ReproductionSpec::default()), run, inputs, config)
 }
 
-fn replayed(id: StepId, kind: Kind, run: &GoldenFact, inputs: Inputs, config: &Config) -> Step {
+fn replayed(id: StepId, kind: Kind, run: &GoldenFact, mut inputs: Inputs, config: &Config) -> Step {
+    inputs.extend(run.bodies.iter().map(|at| (InputName::Bodies, Input::Directory { directory: at.clone() })));
     let step = Step::sandboxed(id, kind, inputs, config);
     let Work::Sandboxed { spec, .. } = &step.work else { return step };
     match spec.instance.listen.iter().find(|listen| listen.name == run.listener) {
         Some(listen) if listen.kind.is_stream() => step,
         Some(_) => {
-            let summary = format!("it asks the listener {:?}, which is UDP and speaks no HTTP", run.listener);
+            let summary = format!(
+                "it asks the listener {:?}, which is UDP, and only TCP and Unix sockets can be asked",
+                run.listener
+            );
             Step::decided(step.id, Verdict::Inconclusive, summary, Vec::new())
         }
         None => {

@@ -5,10 +5,8 @@ use super::plan::{Built, Plan, Step, Work};
 use super::step::StepId;
 use super::verdict::VerdictFile;
 use crate::interface::types::{CandidateId, CheckResult, ReportId, SCHEMA, ValidationReport, Verdict};
+use crate::nix::last_output;
 use crate::time::Timestamp;
-
-/// Characters of a failed check's last line that a summary quotes.
-const WORDS_CHARS: usize = 300;
 
 /// What a report says besides its verdicts.
 #[derive(Clone, Debug)]
@@ -101,9 +99,9 @@ fn judge(step: &Step, finding: Option<&StepOutcome>, could_judge: bool) -> Check
     result
 }
 
-/// A check of the flake that failed, with the last thing it printed.
+/// A check of the flake that failed, with the last lines that it printed.
 fn failed(built: &Built, log: &[String]) -> String {
-    let last = log.iter().rev().map(|line| line.trim()).find(|line| !line.is_empty());
-    let said: String = last.unwrap_or("nothing").chars().filter(|c| !c.is_control()).take(WORDS_CHARS).collect();
-    format!("it fails; it said: {said}; see nix-store --read-log {}", built.drv)
+    let said = last_output(log.join("\n").as_bytes());
+    let said = if said.is_empty() { "; it said nothing" } else { &said };
+    format!("it fails{said}; see nix-store --read-log {}", built.drv)
 }

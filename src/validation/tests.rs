@@ -29,7 +29,7 @@ fn version(name: &str) -> Version {
 
 fn golden(name: &str, listener: &str) -> GoldenFact {
     let path = PathBuf::from(format!("/srv/golden/{name}.golden.jsonl"));
-    GoldenFact { name: name.into(), listener: listener.into(), path, sha256: "00".into() }
+    GoldenFact { name: name.into(), listener: listener.into(), path, sha256: "00".into(), bodies: None }
 }
 
 fn built(name: &str) -> Option<Built> {

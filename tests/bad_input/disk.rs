@@ -122,6 +122,34 @@ impl Drop for Disk {
     }
 }
 
+/// The logger counts requests before it writes their lines.
+#[test]
+fn a_full_disk_hides_no_request() {
+    let Some(lab) = Lab::of("shop") else { return };
+    let Some(disk) = Disk::mount(&lab) else { return };
+    lab.configure_with(
+        "env = { SHOP_LOG = \"json\" }\n",
+        "[health]\nhttp = { listen = \"http\", path = \"/healthz\" }\n\
+         log = { format = \"json\", status = \"status\", duration = \"duration_ms\" }\n",
+    );
+    let mut supervisor = lab.serving();
+    disk.fill();
+    let load = lab.load();
+    let requests = |it: &Supervisor| {
+        let traffic = it.status().and_then(|status| status.active).map(|active| active.traffic).unwrap_or_default();
+        traffic.iter().find(|traffic| traffic.source == "log").map_or(0, |traffic| traffic.requests)
+    };
+    let before = requests(&supervisor);
+    supervisor.until("requests that the logger counted", |it| requests(it) > before + 100);
+    supervisor.until("bytes that the disk did not take, in the status", |it| {
+        let instance = it.status().and_then(|status| status.active).and_then(|mut active| active.instances.pop());
+        instance.and_then(|it| it.log_dropped_bytes).is_some_and(|bytes| bytes > 0)
+    });
+    load.none_lost();
+    disk.free();
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
 #[test]
 fn full_while_it_serves() {
     let Some(lab) = Lab::new() else { return };

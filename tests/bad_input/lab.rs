@@ -62,7 +62,7 @@ impl Lab {
         Self::of("unruly")
     }
 
-    /// The same with another example as the service. A test program may use only one.
+    /// The same with another example as the service.
     pub fn of(program: &'static str) -> Option<Self> {
         if !can_build() {
             return None;

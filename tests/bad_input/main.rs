@@ -12,6 +12,7 @@
 //! | `agents` | wrong blueprints, and agents that misbehave |
 //! | `disk` | a full disk |
 //! | `growth` | many upgrades |
+//! | `traffic` | what clients, pages of metrics and logs send that no reader should trust |
 //! | `terminal` | text that would change a terminal |
 //!
 //! The tests need Nix and user namespaces; without them they are skipped and print the reason.
@@ -29,4 +30,5 @@ mod preflight;
 mod runtime;
 mod start;
 mod terminal;
+mod traffic;
 mod upgrade;

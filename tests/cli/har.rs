@@ -176,13 +176,13 @@ fn what_cannot_be_replayed_is_left_out_with_its_reason() {
         ("data-url", "GET data:…: no server is asked for a data: URL"),
         ("status-0", "GET /a: it has no answer: log.entries[0].response.status is 0"),
         ("status-null", "GET /a: it has no answer: log.entries[0].response.status is null"),
-        ("websocket", "GET /ws: a WebSocket cannot be replayed"),
     ] {
         let import = Import::fixture(name);
         assert_eq!(import.paths(), ["/a"], "{name}");
         import.reports(&[&format!("left out  entry 1: {reason}"), "took      entry 2: GET /a"]);
     }
-    let large = "x".repeat((1 << 20) + 1);
+    let socket = Import::fixture("websocket");
+    assert_eq!(socket.paths(), ["/ws", "/a"], "its messages are in the archive");
     let entries = json!([
         entry("blob:http://127.0.0.1:8080/0c1"),
         entry("chrome-extension://abc/x.js"),
@@ -191,8 +191,7 @@ fn what_cannot_be_replayed_is_left_out_with_its_reason() {
         with(entry(HERE), "/response", Value::Null),
         with(entry(HERE), "/response/status", json!(304)),
         with(entry(HERE), "/response/status", json!(101)),
-        with(entry(HERE), "/response/content/text", json!(large)),
-        with(entry(HERE), "/request/postData", json!({"mimeType": "text/plain", "text": large})),
+        with(entry(HERE), "/response/content/size", json!((64 << 20) + 1)),
         with(entry(HERE), "/request/method", json!("CONNECT")),
         with(entry(HERE), "/request/bodySize", json!(12)),
         with(entry(HERE), "/request/headers", json!([{"name": "a b", "value": "1"}])),
@@ -210,15 +209,14 @@ fn what_cannot_be_replayed_is_left_out_with_its_reason() {
         "GET /a: log.entries[3].request.headers is null, not a list",
         "GET /a: it has no answer: log.entries[4].response is null",
         "GET /a: 304 depends on the client's cache",
-        "GET /a: a WebSocket cannot be replayed",
-        "GET /a: the body of the answer has 1048577 bytes; a replay reads at most 1048576",
-        "GET /a: the body of the request has 1048577 bytes; a replay sends at most 1048576",
+        "GET /a: the archive does not have the messages of the WebSocket",
+        "GET /a: the body of the answer has 67108865 bytes; a replay reads at most 67108864",
         "CONNECT /a: the method is for proxies",
         "GET /a: the archive has 0 of the 12 bytes of the request's body",
-        "GET /a: log.entries[11].request.headers[0].name \"a b\" is not a valid name of a header",
+        "GET /a: log.entries[10].request.headers[0].name \"a b\" is not a valid name of a header",
         "GET /a: the answer is from the client's cache, not from the server",
         "GET /a: a stream of events has no end",
-        "log.entries[14] is 7, not an object",
+        "log.entries[13] is 7, not an object",
     ]
     .iter()
     .enumerate()
@@ -226,10 +224,86 @@ fn what_cannot_be_replayed_is_left_out_with_its_reason() {
         import.reports(&[&format!("left out  entry {}: {reason}", n + 1)]);
     }
     import.reports(&[
-        "took 1 of 16 entries, all of http://127.0.0.1:8080; left out 15",
+        "took 1 of 15 entries, all of http://127.0.0.1:8080; left out 14",
         "  2 without an answer",
-        "  2 with a body over 1 MiB",
+        "  1 with a body over 64 MiB",
     ]);
+}
+
+#[test]
+fn large_bodies_are_files_and_websockets_have_their_messages() {
+    let large = "one line of text\n".repeat(1 << 17);
+    let mut upload = with(entry(HERE), "/request/postData", json!({"mimeType": "text/plain", "text": large}));
+    upload["request"]["method"] = json!("POST");
+    let download = with(entry(HERE), "/response/content/text", json!(large));
+    let mut socket = with(entry("ws://127.0.0.1:8080/ws"), "/response/status", json!(101));
+    let message = |kind: &str, data: &str| json!({"type": kind, "time": 1.0, "opcode": 1, "data": data});
+    socket["_webSocketMessages"] =
+        json!([message("send", r#"{"token":"s3cr3t-t0ken-12345"}"#), message("receive", "hi")]);
+    let parent = tempfile::tempdir().unwrap();
+    let here = parent.path();
+    rei_toml(here, "listen = [\"http=127.0.0.1:8080\"]\n[validation]\ngolden = [\"golden\"]\n");
+    let archive = json!({"log": {"version": "1.2", "entries": [upload, download, socket]}});
+    std::fs::write(here.join("case.har"), archive.to_string()).unwrap();
+    let output = rei(here, &["golden", "import", "case.har"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let bodies: Vec<_> = std::fs::read_dir(here.join("golden/case.bodies")).unwrap().map(Result::unwrap).collect();
+    assert_eq!((bodies.len(), bodies[0].metadata().unwrap().len()), (1, large.len() as u64));
+    let file = std::fs::read_to_string(here.join("golden/case.golden.jsonl")).unwrap();
+    assert!(file.len() < 4_096 && file.starts_with("{\"schema\":\"rei-golden/1.2\""), "{file}");
+    assert!(file.contains("{{rei:secret:token}}") && file.contains("{\"receive\":\"hi\"}"), "{file}");
+    let shown = text(&rei(here, &["golden", "show", "case"]).stdout);
+    assert!(shown.contains("conversations: 1, each on a connection of its own"), "{shown}");
+    assert!(shown.contains("large bodies: 2 in files beside the run, 4456448 bytes"), "{shown}");
+    // A second import leaves the run alone.
+    let again = rei(here, &["golden", "import", "case.har"]);
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
+    assert_eq!(std::fs::read_dir(here.join("golden/case.bodies")).unwrap().count(), 1);
+    std::fs::remove_file(bodies[0].path()).unwrap();
+    let broken = rei(here, &["golden", "show", "case"]);
+    assert!(
+        text(&broken.stderr).contains("case.golden.jsonl:2: the request has its body in"),
+        "{}",
+        text(&broken.stderr)
+    );
+}
+
+#[test]
+fn a_transcript_becomes_a_run_of_lines_that_is_replayed() {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let service = std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        for greeting in ["220 ready\r\n", "221 busy\r\n"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(greeting.as_bytes()).unwrap();
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+            heard.push(line);
+            stream.write_all(b"+OK\r\n").unwrap();
+        }
+        heard
+    });
+    let parent = tempfile::tempdir().unwrap();
+    let here = parent.path();
+    rei_toml(here, &format!("listen = [\"line={address}\"]\n[validation]\ngolden = [\"golden\"]\n"));
+    std::fs::write(here.join("talk.txt"), "# redis\n< 220 ready\n> AUTH hunter2\n< +OK\n").unwrap();
+    let import = rei(here, &["golden", "import", "talk.txt", "--crlf"]);
+    assert_eq!(import.status.code(), Some(0), "{}{}", text(&import.stdout), text(&import.stderr));
+    let file = std::fs::read_to_string(here.join("golden/talk.golden.jsonl")).unwrap();
+    assert!(file.contains("\"protocol\":\"crlf-lines\"") && !file.contains("hunter2"), "{file}");
+    std::fs::write(here.join("values"), "secret:password=hunter2\n").unwrap();
+    let replay = |code| {
+        let output = rei(here, &["golden", "replay", "--secrets", "values"]);
+        assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(replay(0).contains("1 of 1 exchanges answered as recorded"));
+    let differs = replay(6);
+    assert!(differs.contains("exchange 1: lines \"AUTH {{rei:secret:password}}\""), "{differs}");
+    assert!(differs.contains("body/0: recorded \"220 ready\", answered \"221 busy\""), "{differs}");
+    assert_eq!(service.join().unwrap(), ["AUTH hunter2\r\n", "AUTH hunter2\r\n"]);
 }
 
 #[test]

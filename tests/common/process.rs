@@ -61,6 +61,18 @@ pub fn keeper(state: &Path) -> Option<u32> {
     })
 }
 
+/// The loggers of the service whose state directory is this.
+pub fn loggers(state: &Path) -> Vec<u32> {
+    let directory = state.join("logs");
+    let directory = directory.as_os_str().as_encoded_bytes();
+    let is_logger = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.contains(&&b"logger"[..]) && words.contains(&directory) && is_alive(*pid)
+    };
+    pids().filter(is_logger).collect()
+}
+
 /// Kills the processes that a test has left of its service.
 pub fn end_all(state: &Path) {
     let taps = rei::tap::find(state).into_iter().map(|tap| tap.pid);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// Builds an example and returns its path. If there is no cargo, the examples must have come together with this test program.
 pub fn example(name: &str) -> PathBuf {
@@ -16,31 +16,39 @@ pub fn example(name: &str) -> PathBuf {
     rei.parent().expect("a target directory").join("examples").join(name)
 }
 
-/// A directory with rei and this example, without their symbols, so that less must be copied and hashed. A test program may use
-/// only one example.
+/// A directory with rei and this example, without their symbols, so that less must be copied and hashed. All examples of a test
+/// program are in one directory.
 pub fn stripped(name: &str) -> &'static Path {
     static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static ADDING: Mutex<()> = Mutex::new(());
     /// Removes the directory at the end of the process, because a static is never dropped.
     extern "C" fn remove() {
         if let Some(dir) = PROGRAMS.get() {
             let _ = std::fs::remove_dir_all(dir.path());
         }
     }
-    PROGRAMS
+    let add = |dir: &Path, from: &Path, name: &str| {
+        let (to, unfinished) = (dir.join(name), dir.join(format!("{name}.new")));
+        std::fs::copy(from, &unfinished).unwrap();
+        // Without `strip` the tests are only slower.
+        let _ = Command::new("strip").arg(&unfinished).output();
+        std::fs::rename(unfinished, to).unwrap();
+    };
+    let dir = PROGRAMS
         .get_or_init(|| {
             let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
-            for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example(name), name)] {
-                let to = dir.path().join(name);
-                std::fs::copy(from, &to).unwrap();
-                // Without `strip` the tests are only slower.
-                let _ = Command::new("strip").arg(&to).output();
-            }
+            add(dir.path(), Path::new(env!("CARGO_BIN_EXE_rei")), "rei");
             passable(dir.path());
             // SAFETY: the function may run at any exit of this process.
             assert_eq!(unsafe { libc::atexit(remove) }, 0);
             dir
         })
-        .path()
+        .path();
+    let _one = ADDING.lock();
+    if !dir.join(name).exists() {
+        add(dir, &example(name), name);
+    }
+    dir
 }
 
 /// Lets other users enter the directory: if the supervisor is root, instances have their own users.

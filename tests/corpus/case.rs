@@ -2,20 +2,8 @@
 
 use std::path::Path;
 
+use rei::live::Source;
 use serde::Deserialize;
-
-/// Where the supervisor sees requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    Metrics,
-    Log,
-    Tap,
-}
-
-impl Source {
-    pub const ALL: [Self; 3] = [Self::Metrics, Self::Log, Self::Tap];
-}
 
 /// What the clients do while the case is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -62,6 +50,9 @@ pub struct Case {
     /// Why others cannot.
     #[serde(default)]
     pub why: String,
+    /// The reason has one of these: a bad version is found, and not only held for lack of evidence.
+    #[serde(default)]
+    pub says: Vec<String>,
 }
 
 fn all() -> Vec<Source> {

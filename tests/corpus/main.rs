@@ -22,13 +22,14 @@ mod load;
 mod run;
 mod shadow;
 
-use case::{Case, Source};
+use case::Case;
+use rei::live::Source;
 
 /// The cases that always run: one for each kind of evidence, and each source.
 const PART: [(Source, &[&str]); 3] = [
-    (Source::Tap, &["fails-30-percent", "resets", "slower-5-percent"]),
-    (Source::Metrics, &["slow-on-real-routes", "same-again"]),
-    (Source::Log, &["one-route-fails", "same-again"]),
+    (Source::Tap, &["fails-30-percent", "answers-nobody", "resets", "slower-5-percent"]),
+    (Source::Metrics, &["slow-on-real-routes", "answers-nobody", "same-again"]),
+    (Source::Log, &["one-route-fails", "answers-nobody", "same-again"]),
 ];
 
 #[test]
@@ -48,6 +49,11 @@ fn all_cases_are_judged_right() {
         std::thread::spawn(move || run::judge(source, cases))
     });
     run::report(threads.into_iter().flat_map(|thread| thread.join().expect("a thread that ends")).collect());
+}
+
+#[test]
+fn errors_that_the_version_before_did_not_write_are_shown() {
+    run::new_errors();
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A real supervisor with one source of traffic, and the cases one after the other.
 
+use rei::interface::operations::VersionStatus;
 use rei::interface::types::MaintenanceAction;
+use rei::live::Source;
 
-use crate::case::{Case, Load, Source};
+use crate::case::{Case, Load};
 use crate::lab::Lab;
 use crate::load::Clients;
 
@@ -19,7 +21,9 @@ pub struct Outcome {
 
 impl Outcome {
     fn is_right(&self) -> bool {
-        self.is_promoted != self.case.is_bad
+        let says = &self.case.says;
+        let says_it = says.is_empty() || says.iter().any(|words| self.reason.contains(words));
+        self.is_promoted != self.case.is_bad && says_it
     }
 }
 
@@ -35,9 +39,7 @@ fn configuration(source: Source) -> (&'static str, &'static str) {
     }
 }
 
-/// Commits each case to a service under load.
-pub fn judge(source: Source, cases: Vec<Case>) -> Vec<Outcome> {
-    let Some(lab) = Lab::of("shop") else { return Vec::new() };
+fn configure(lab: &Lab, source: Source) {
     let (runtime, health) = configuration(source);
     let tap = if source == Source::Tap { "true" } else { "false" };
     lab.configure_with(
@@ -50,6 +52,44 @@ pub fn judge(source: Source, cases: Vec<Case>) -> Vec<Outcome> {
              on_inconclusive = \"revert\"\n[evolution]\nbudget = {{ per_hour = 1000 }}\n"
         ),
     );
+}
+
+/// A version that answers well and complains in its log: what it says is in the report and in the status of both slots.
+pub fn new_errors() {
+    let Some(lab) = Lab::of("shop") else { return };
+    configure(&lab, Source::Log);
+    let mut supervisor = lab.serving();
+    let clients = Clients::start(lab.address());
+    let errors = |version: Option<VersionStatus>| {
+        let traffic = version.into_iter().flat_map(|version| version.traffic);
+        traffic.flat_map(|traffic| traffic.errors).collect::<Vec<_>>()
+    };
+    supervisor.until("requests that Active answered", |it| {
+        let active = it.status().and_then(|status| status.active);
+        active.is_some_and(|active| active.traffic.iter().any(|traffic| traffic.requests >= KNOWN))
+    });
+    let rev = lab.commit("2 complains=0.3");
+    let message = "no connection of pool {} after {} us, password=[redacted]";
+    let (mut found, mut of_active) = (Vec::new(), Vec::new());
+    supervisor.until("a candidate's new error in the status", |it| {
+        let Some(status) = it.status() else { return false };
+        (found, of_active) = (errors(status.candidate), errors(status.active));
+        found.iter().any(|error| error.is_new && error.lines > 0)
+    });
+    assert_eq!(found.iter().map(|error| error.message.as_str()).collect::<Vec<_>>(), [message]);
+    assert_eq!(of_active, []);
+    let end = supervisor.verdict_on(&rev);
+    drop(clients);
+    assert_eq!(end.action, Some(MaintenanceAction::Promoted), "a log decides nothing: {}", end.summary);
+    assert!(end.summary.contains("new errors in its log: "), "{}", end.summary);
+    assert!(end.summary.contains(message) && end.summary.contains("error lines for each request, 0.00 before"));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// Commits each case to a service under load.
+pub fn judge(source: Source, cases: Vec<Case>) -> Vec<Outcome> {
+    let Some(lab) = Lab::of("shop") else { return Vec::new() };
+    configure(&lab, source);
     let mut supervisor = lab.serving();
     let clients = Clients::start(lab.address());
     let mut version = 1;

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use rei::history::entry::Entry;
 use rei::interface::operations;
 use rei::journal::Record;
-use rei::lifecycle::{Lifecycle, Phase};
+use rei::lifecycle::{Lifecycle, Phase, RunState, Slot};
 
 use crate::common::process::{self, Process, of_service};
 use crate::lab::{Lab, Setup};
@@ -44,6 +44,8 @@ const fn delay_max_us(phase: &str) -> u64 {
 }
 /// How long the canary takes in the setup of this test.
 const CANARY: Duration = Duration::from_secs(1);
+/// The most kills of the test that aims at the time between a start and its record.
+const ATTEMPTS_MAX: usize = 12;
 /// The most evolutions: if one does not reach a wanted phase, another one follows.
 const EVOLUTIONS_MAX: usize = 60;
 
@@ -393,6 +395,45 @@ fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
     let said = std::fs::read_to_string(lab.path("output")).unwrap();
     assert!(!said.contains("opened anew"), "a listener was lost");
     assert!(!said.contains("panicked"), "a supervisor panicked");
+}
+
+/// A supervisor may be killed after it started an instance and before it recorded that. The next supervisor takes the instance
+/// over. The one after that must know that the slot has it.
+#[test]
+fn an_instance_whose_start_was_not_recorded_stays_the_only_one_of_its_slot() {
+    let setup = Setup { more: "[incidents]\ncrash = { restarts = 60, within = \"60s\" }", ..Setup::default() };
+    let Some(mut lab) = Lab::serving(setup) else { return };
+    let census = Census::of(&lab);
+    let mut reader = JournalReader::on(&lab.path("state/journal"));
+    let unrecorded = |state: &Lifecycle| {
+        let slot = state.slot(state.active_slot().expect("a version serves"));
+        slot.run == RunState::Starting && slot.instance.is_none()
+    };
+    // The time between a start and its record is short, so the kill does not always hit it.
+    let hit = (0..ATTEMPTS_MAX).any(|_| {
+        lab.until_settled();
+        let serving = lab.status().and_then(|status| status.active?.instances.first()?.usage.pid).expect("an instance");
+        process::send(serving, Signal::SIGTERM);
+        while !unrecorded(reader.read_on()) {
+            if reader.state.slot(Slot::A).instance.as_ref().is_some_and(|instance| instance.pid != serving) {
+                break;
+            }
+        }
+        lab.kill();
+        let there = lab.processes();
+        reader.restart();
+        let hit = unrecorded(&reader.state) && there.iter().any(|process| process.pid != serving);
+        lab.start();
+        lab.wait_for("an answer", |lab| lab.status());
+        hit
+    });
+    assert!(hit, "no kill came between a start and its record");
+    let adopted = lab.until_settled();
+    lab.kill();
+    lab.start();
+    lab.wait_for("an answer", |lab| lab.status());
+    assert_eq!(lab.until_settled(), adopted, "the next supervisor must keep the instance");
+    census.finish();
 }
 
 /// The answer of each store path.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::common::process::{is_alive, send};
+use crate::common::process::{self, is_alive, send};
 use crate::lab::{Lab, Setup};
 use crate::load::ask;
 
@@ -46,13 +46,7 @@ fn logger(lab: &Lab) -> Option<u32> {
 
 /// The processes that read the output of instances.
 fn loggers(lab: &Lab) -> Vec<u32> {
-    let directory = lab.path("state/logs");
-    let is_logger = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.contains(&&b"logger"[..]) && words.contains(&directory.as_os_str().as_encoded_bytes()) && is_alive(*pid)
-    };
-    rei::process::all().into_iter().map(|stat| stat.pid).filter(is_logger).collect()
+    process::loggers(&lab.path("state"))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Child;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rei::config::Fixture;
 use rei::golden::{Captured, GoldenRun, Recorder, SampleLimits};
@@ -60,8 +60,9 @@ async fn connection(address: &Address, connection: u64, paths: &[&str], recorder
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         let at = Timestamp::from_unix_ms(u64::try_from(at).unwrap());
         let events = (*path == "/events").then_some(2);
+        let begun = Instant::now();
         let response = open.send(&request, LONG, Extent { bytes_max: 1 << 20, events }).await.unwrap();
-        let duration = Duration::from_millis(1);
+        let duration = begun.elapsed();
         recorder.offer(Captured {
             at,
             connection,
@@ -94,7 +95,13 @@ fn write(lab: &Lab, name: &str, run: GoldenRun) -> GoldenFact {
     writer.finish().unwrap();
     assert!(!std::fs::read_to_string(&path).unwrap().contains("session=abc"), "no credential reaches a file");
     let sha256 = digest::sha256_of_file(&path).unwrap();
-    GoldenFact { name: "live".into(), listener: "http".into(), path, sha256 }
+    GoldenFact {
+        name: "live".into(),
+        listener: "http".into(),
+        bodies: rei::golden::directory_if_any(&path),
+        path,
+        sha256,
+    }
 }
 
 async fn qualified(lab: &Lab, active: &Version, recording: &GoldenFact) -> Qualified {

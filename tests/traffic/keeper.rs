@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -294,6 +295,20 @@ fn the_keeper_reads_the_output_of_an_instance_if_no_other_process_does() {
     });
     wait_for(|| printing.is_finished(), || {});
     let mut write = printing.join().unwrap();
+    // Every byte is in the pipe or counted, and the pipe is so empty that the keeper leaves the rest to a logger. The
+    // module of the memory says where the keeper's counter is.
+    let counter = fs::File::from(memory.as_fd().try_clone_to_owned().unwrap());
+    wait_for(
+        || {
+            let (mut counted, mut unread) = ([0; 8], 0);
+            counter.read_exact_at(&mut counted, 72).unwrap();
+            // SAFETY: the pointer is to an integer that lives through the call.
+            assert_eq!(unsafe { libc::ioctl(read.as_raw_fd(), libc::FIONREAD, &raw mut unread) }, 0);
+            let unread = u64::try_from(unread).unwrap();
+            u64::from_le_bytes(counted) + unread == printed * 100 && unread < logs::PIPE_BYTES as u64 / 4
+        },
+        || {},
+    );
     let (logger, log, thread) = logger(&read);
     write.write_all(b"the end\n").unwrap();
     wait_for(|| log.recent().ends_with(b"the end\n"), || {});

@@ -56,6 +56,11 @@ pub fn run(args: &Args, global: &Global, config: &Config, ui: &mut Ui) -> Result
         return Err(CommandError::new(Kind::Failed, format!("there is no golden run {} any more", args.name)));
     };
     replace(Path::new(&found.path), &listed.path)?;
+    let run = golden::read(&listed.path)?;
+    golden::prune(&listed.path, run.exchanges.iter().map(|exchange| &exchange.files)).map_err(|error| {
+        let what = format!("cannot remove unused bodies of {}", listed.path.display());
+        CommandError::new(Kind::Failed, what).because(error)
+    })?;
     ui.hint("`rei golden show` says what the run compares");
     Ok(())
 }
@@ -63,6 +68,7 @@ pub fn run(args: &Args, global: &Global, config: &Config, ui: &mut Ui) -> Result
 /// Puts the qualified run in the place of the run.
 fn replace(from: &Path, to: &Path) -> Result<(), CommandError> {
     let new = to.with_extension("new");
+    // Its bodies are those that the run has already, or fewer.
     let replaced = std::fs::copy(from, &new).and_then(|_| std::fs::rename(&new, to));
     replaced.map_err(|error| {
         let failed = CommandError::new(Kind::Failed, format!("cannot write {}", to.display())).because(error);

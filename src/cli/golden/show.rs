@@ -28,6 +28,12 @@ struct Shown {
     listener: String,
     exchanges: usize,
     connections: usize,
+    /// Exchanges that are WebSockets or conversations of lines.
+    conversations: usize,
+    /// Bodies in files beside the run.
+    large_bodies: usize,
+    /// Their size, in bytes.
+    large_bodies_bytes: u64,
     recording: Option<Recording>,
     normalisers: Vec<golden::Normaliser>,
     routes: BTreeMap<String, RouteExchanges>,
@@ -64,6 +70,9 @@ pub fn run(args: &Args, config: &Config, ui: &mut Ui) -> Result<(), CommandError
 fn shown(path: String, run: GoldenRun) -> Shown {
     let connections: std::collections::BTreeSet<u64> =
         run.exchanges.iter().filter_map(|exchange| Some(exchange.recorded?.connection)).collect();
+    let files = run.exchanges.iter().flat_map(|it| it.files.request.iter().chain(&it.files.answer));
+    let (large_bodies, large_bodies_bytes) =
+        files.fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.digests.bytes));
     let routes = golden::routes(&run).into_iter().map(|(route, count)| (route.name().to_owned(), count)).collect();
     let mut learned: BTreeMap<(String, String, String), u64> = BTreeMap::new();
     for exchange in &run.exchanges {
@@ -78,6 +87,9 @@ fn shown(path: String, run: GoldenRun) -> Shown {
         listener: run.header.listener,
         exchanges: run.exchanges.len(),
         connections: connections.len(),
+        conversations: run.exchanges.iter().filter(|exchange| exchange.is_conversation()).count(),
+        large_bodies,
+        large_bodies_bytes,
         routes,
         learned: learned.collect(),
         name: run.header.name,
@@ -96,6 +108,13 @@ fn print(shown: &Shown, ui: &mut Ui) -> std::io::Result<()> {
     let Shown { name, path, listener, exchanges, connections, .. } = shown;
     let on = if *connections > 0 { format!(" on {connections} connections") } else { String::new() };
     ui.result(&format!("{name}: {exchanges} exchanges{on} to the listener {listener}, in {path}"))?;
+    if shown.conversations > 0 {
+        ui.result(&format!("conversations: {}, each on a connection of its own", shown.conversations))?;
+    }
+    if shown.large_bodies > 0 {
+        let Shown { large_bodies, large_bodies_bytes, .. } = shown;
+        ui.result(&format!("large bodies: {large_bodies} in files beside the run, {large_bodies_bytes} bytes"))?;
+    }
     if let Some(made) = &shown.recording {
         let Recording { seen, sampled, removed_credentials, .. } = made;
         ui.result(&format!("recorded: {sampled} of {seen} live exchanges; {removed_credentials} credentials removed"))?;

@@ -13,6 +13,9 @@ use crate::interface::types::{HealthStatus, RuntimeHealthReport, RuntimeIncident
 /// The most listed open incidents; the page counts the others.
 const INCIDENTS_MAX: usize = 8;
 
+/// The most listed messages of error lines of a version.
+const ERRORS_MAX: usize = 3;
+
 /// The whole state on one page.
 pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
     let mut page = Page::new(look);
@@ -124,6 +127,16 @@ fn traffic_rows(page: &mut Page, traffic: &TrafficStatus) {
     page.row("", &parts);
     if !traffic.found.is_empty() {
         page.row("", &[found]);
+    }
+    if traffic.error_lines > 0 {
+        let rate = traffic.error_lines as f64 / traffic.requests.max(1) as f64;
+        let lines = format!("{} error lines in the log, {rate:.2} for each request", traffic.error_lines);
+        page.row("", &[word(Role::Warning, lines)]);
+    }
+    for error in traffic.errors.iter().take(ERRORS_MAX) {
+        let role = if error.is_new { Role::Bad } else { Role::Faint };
+        let new = if error.is_new { "a new error" } else { "an error" };
+        page.row("", &[word(role, format!("{new}: {}", error.message)), text(format!("{} lines", error.lines))]);
     }
     for route in traffic.routes.iter().filter(|route| route.failed > 0) {
         page.row("", &[word(Role::Warning, route.route.clone()), errors_part(route.failed, route.requests)]);

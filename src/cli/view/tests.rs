@@ -61,6 +61,17 @@ fn traffic(is_slow: bool) -> TrafficStatus {
     }
 }
 
+/// The log of a version, with errors that the version before it did not write.
+fn log_traffic(is_new: bool) -> TrafficStatus {
+    let error = |message: &str, lines| ErrorStatus { message: message.into(), lines, is_new };
+    TrafficStatus {
+        source: "log".into(),
+        error_lines: 210,
+        errors: vec![error("no connection of pool {} after {} us", 200), error("user {} not found", 10)],
+        ..traffic(is_new)
+    }
+}
+
 fn running(role: Role, slot: &str, share: f64, state: InstanceState) -> VersionStatus {
     let (letter, rev, generation) = match role {
         Role::Active => ('b', "9f86d081", Some(42)),
@@ -71,7 +82,11 @@ fn running(role: Role, slot: &str, share: f64, state: InstanceState) -> VersionS
     let started_at = Some(at(97));
     let instance = InstanceStatus { id: format!("{slot}-1"), state, started_at, usage: usage(), log_dropped_bytes };
     let slot = Some(slot.to_owned());
-    let traffic = if role == Role::Previous { Vec::new() } else { vec![traffic(role == Role::Candidate)] };
+    let traffic = match role {
+        Role::Previous => Vec::new(),
+        Role::Candidate => vec![traffic(true), log_traffic(true)],
+        Role::Active => vec![traffic(false)],
+    };
     VersionStatus { version: version(letter, rev), role, generation, slot, share, instances: vec![instance], traffic }
 }
 

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::archive::Node;
 use super::left_out::LeftOut;
+use crate::golden::bodies::BODY_FILE_BYTES_MAX;
 use crate::golden::url::form_encode;
-use crate::http::BODY_BYTES_MAX;
 
 /// The boundary of a form whose type names none.
 const BOUNDARY: &str = "----rei-golden-boundary";
@@ -48,7 +48,7 @@ pub(super) fn of_request(request: &Node<'_>, content_type: Option<&str>) -> Resu
     if text.contains(LOST) {
         return Err(LeftOut::BodyLost("the archive has lost characters of the request's body".into()));
     }
-    if body.bytes.len() > BODY_BYTES_MAX {
+    if body.bytes.len() as u64 > BODY_FILE_BYTES_MAX {
         return Err(LeftOut::LargeRequest(body.bytes.len() as u64));
     }
     Ok(body)
@@ -58,14 +58,20 @@ fn missing(has: usize, sent: u64) -> LeftOut {
     LeftOut::BodyLost(format!("the archive has {has} of the {sent} bytes of the request's body"))
 }
 
+fn of_base64(place: &Node<'_>, text: &str) -> Result<Vec<u8>, String> {
+    let code: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    STANDARD.decode(code).map_err(|error| place.wrong(&format!("is not base64: {error}")))
+}
+
+/// The bytes of a message whose text is base64.
+pub(super) fn decoded(message: &Node<'_>, text: &str) -> Result<Vec<u8>, String> {
+    of_base64(&message.get("data"), text)
+}
+
 /// A text as bytes; its neighbour `encoding` says if it is base64.
 fn decode(parent: &Node<'_>, text: &str) -> Result<Vec<u8>, String> {
     match parent.get("encoding").optional_text()? {
-        Some(encoding) if encoding.eq_ignore_ascii_case("base64") => {
-            let code: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-            let wrong = |error| parent.get("text").wrong(&format!("is not base64: {error}"));
-            STANDARD.decode(code).map_err(wrong)
-        }
+        Some(encoding) if encoding.eq_ignore_ascii_case("base64") => of_base64(&parent.get("text"), text),
         None | Some("") => Ok(text.as_bytes().to_vec()),
         Some(other) => Err(parent.get("encoding").wrong(&format!("is {other:?}, which rei does not know"))),
     }
@@ -148,7 +154,7 @@ fn multipart(fields: &[Field<'_>], boundary: &str) -> Vec<u8> {
 /// The body of an answer; `None` with the reason if the archive does not have all of it.
 pub(super) fn of_answer(content: &Node<'_>) -> Result<Result<Vec<u8>, String>, LeftOut> {
     let size = content.get("size").size();
-    if let Some(size) = size.filter(|size| *size > BODY_BYTES_MAX as u64) {
+    if let Some(size) = size.filter(|size| *size > BODY_FILE_BYTES_MAX) {
         return Err(LeftOut::LargeAnswer(size));
     }
     let text = content.get("text").optional_text().map_err(LeftOut::Malformed)?;
@@ -157,7 +163,7 @@ pub(super) fn of_answer(content: &Node<'_>) -> Result<Result<Vec<u8>, String>, L
         return Ok(Err("the archive does not have it".into()));
     };
     let bytes = decode(content, text).map_err(LeftOut::Malformed)?;
-    if bytes.len() > BODY_BYTES_MAX {
+    if bytes.len() as u64 > BODY_FILE_BYTES_MAX {
         return Err(LeftOut::LargeAnswer(bytes.len() as u64));
     }
     if text.contains(LOST) {

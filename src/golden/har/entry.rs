@@ -4,9 +4,10 @@ use hyper::http::uri::PathAndQuery;
 use hyper::http::{HeaderName, HeaderValue};
 
 use super::archive::{Node, shorten};
-use super::body::{of_answer, of_request};
+use super::body::{decoded, of_answer, of_request};
 use super::left_out::LeftOut;
-use crate::golden::format::{Exchange, Expected};
+use crate::golden::format::{Exchange, Expected, SWITCHING};
+use crate::golden::message::{Data, Message, Side};
 use crate::golden::url::{NoTarget, Origin, Target};
 use crate::http::Request;
 
@@ -83,7 +84,9 @@ pub(super) fn page_origin(entry: &Node<'_>) -> Option<Origin> {
 pub(super) fn exchange(entry: &Node<'_>, asked: Asked) -> Result<(Exchange, Option<String>), LeftOut> {
     let malformed = LeftOut::Malformed;
     let Asked { method, target } = asked;
-    if target.is_websocket {
+    let has_messages = !entry.get("_webSocketMessages").is_absent();
+    let is_websocket = has_messages || target.is_websocket;
+    if is_websocket && !has_messages {
         return Err(LeftOut::WebSocket);
     }
     if method.eq_ignore_ascii_case("CONNECT") {
@@ -96,7 +99,7 @@ pub(super) fn exchange(entry: &Node<'_>, asked: Asked) -> Result<(Exchange, Opti
     if target.path.parse::<PathAndQuery>().is_err() {
         return Err(LeftOut::NotHttp(request.get("url").wrong("is not valid HTTP")));
     }
-    let status = status(&response)?;
+    let status = if is_websocket { switched(&response)? } else { status(&response)? };
     not_from_server(entry)?;
     let mut headers_asked = headers(&request)?;
     let content_type = value_of(&headers_asked, "content-type").map(str::to_owned);
@@ -110,6 +113,12 @@ pub(super) fn exchange(entry: &Node<'_>, asked: Asked) -> Result<(Exchange, Opti
         headers_asked.insert(0, ("host".into(), target.origin.authority()));
     }
     let headers_answered = headers(&response)?;
+    if is_websocket {
+        let request = Request { method, path: target.path, headers: headers_asked, body: Vec::new() };
+        let exchange =
+            Exchange::of_websocket(request, headers_answered, messages(entry)?).map_err(LeftOut::LargeTalk)?;
+        return Ok((exchange, None));
+    }
     let content = response.get("content");
     let mime = content.get("mimeType").optional_text().map_err(malformed)?;
     let kind = value_of(&headers_answered, "content-type").or(mime).unwrap_or_default();
@@ -125,6 +134,40 @@ pub(super) fn exchange(entry: &Node<'_>, asked: Asked) -> Result<(Exchange, Opti
     let request = Request { method, path: target.path, headers: headers_asked, body: body.bytes };
     let response = Some(Expected { status, headers: headers_answered, body: answered });
     Ok((Exchange { request, response, ..Exchange::default() }, without))
+}
+
+/// The status of an answer that opened a WebSocket.
+fn switched(response: &Node<'_>) -> Result<u16, LeftOut> {
+    response.object().map_err(LeftOut::Malformed)?;
+    let status = response.get("status");
+    match status.number() {
+        Some(101) => Ok(SWITCHING),
+        _ => Err(LeftOut::NoAnswer(status.is())),
+    }
+}
+
+/// The messages of a WebSocket, in the form of Chromium: `{"type":"send","opcode":1,"data":"…"}`; the data of opcode 2 is base64.
+fn messages(entry: &Node<'_>) -> Result<Vec<Message>, LeftOut> {
+    let mut messages = Vec::new();
+    for frame in entry.get("_webSocketMessages").items().map_err(LeftOut::Malformed)? {
+        let (kind, data) = (frame.get("type"), frame.get("data"));
+        let from = match kind.text().map_err(LeftOut::Malformed)? {
+            "send" => Side::Client,
+            "receive" => Side::Service,
+            // What the browser says of an error is no message.
+            _ => continue,
+        };
+        let data = data.text().map_err(LeftOut::Malformed)?;
+        let data = match frame.get("opcode").number() {
+            Some(1) | None => Data::Text(data.to_owned()),
+            Some(2) => Data::Binary(decoded(&frame, data).map_err(LeftOut::Malformed)?),
+            // Pings, pongs and the end are of the connection.
+            Some(8..=10) => continue,
+            Some(_) => return Err(LeftOut::Malformed(frame.get("opcode").wrong("is no opcode of a message"))),
+        };
+        messages.push(Message { from, data });
+    }
+    Ok(messages)
 }
 
 /// The status of an answer that a replay can give again.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::golden::bodies::BODY_FILE_BYTES_MAX;
 use crate::golden::format::EXCHANGES_MAX;
-use crate::http::BODY_BYTES_MAX;
 
 /// Why an entry of an archive is not in the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub enum LeftOut {
     OtherOrigin,
     /// It has no answer; with the value that shows it.
     NoAnswer(String),
-    /// It opens a WebSocket.
+    /// It opens a WebSocket whose messages the archive does not have.
     WebSocket,
+    /// It opens a WebSocket with more messages than a run can have; with the bound.
+    LargeTalk(String),
     /// Its method is for proxies.
     ForProxies,
     /// It answers "not modified".
@@ -49,12 +51,13 @@ impl LeftOut {
             Self::NoServer(_) => "with a URL that names no server",
             Self::OtherOrigin => "of another origin",
             Self::NoAnswer(_) => "without an answer",
-            Self::WebSocket => "that open a WebSocket",
+            Self::WebSocket => "that open a WebSocket without messages",
+            Self::LargeTalk(_) => "that open a WebSocket with too many messages",
             Self::ForProxies => "with a method for proxies",
             Self::NotModified => "answered 304",
             Self::NotFromServer(_) => "that no server answered",
             Self::Stream => "with a stream of events",
-            Self::LargeRequest(_) | Self::LargeAnswer(_) => "with a body over 1 MiB",
+            Self::LargeRequest(_) | Self::LargeAnswer(_) => "with a body over 64 MiB",
             Self::BodyLost(_) => "without the body of the request",
             Self::TooMany => "over the maximum of a run",
             Self::Unredactable(_) => "with secrets that cannot be replaced",
@@ -68,19 +71,20 @@ impl fmt::Display for LeftOut {
             Self::Malformed(reason) | Self::NotHttp(reason) | Self::BodyLost(reason) | Self::Unredactable(reason) => {
                 f.write_str(reason)
             }
+            Self::LargeTalk(bound) => write!(f, "its WebSocket {bound}"),
             Self::NoServer(scheme) => write!(f, "no server is asked for a {scheme}: URL"),
             Self::OtherOrigin => f.write_str("another origin"),
             Self::NoAnswer(value) => write!(f, "it has no answer: {value}"),
-            Self::WebSocket => f.write_str("a WebSocket cannot be replayed"),
+            Self::WebSocket => f.write_str("the archive does not have the messages of the WebSocket"),
             Self::ForProxies => f.write_str("the method is for proxies"),
             Self::NotModified => f.write_str("304 depends on the client's cache"),
             Self::NotFromServer(source) => write!(f, "the answer is from {source}, not from the server"),
             Self::Stream => f.write_str("a stream of events has no end"),
             Self::LargeRequest(bytes) => {
-                write!(f, "the body of the request has {bytes} bytes; a replay sends at most {BODY_BYTES_MAX}")
+                write!(f, "the body of the request has {bytes} bytes; a replay sends at most {BODY_FILE_BYTES_MAX}")
             }
             Self::LargeAnswer(bytes) => {
-                write!(f, "the body of the answer has {bytes} bytes; a replay reads at most {BODY_BYTES_MAX}")
+                write!(f, "the body of the answer has {bytes} bytes; a replay reads at most {BODY_FILE_BYTES_MAX}")
             }
             Self::TooMany => write!(f, "a run has at most {EXCHANGES_MAX} exchanges"),
         }

@@ -65,6 +65,34 @@ fn a_form_without_a_boundary_gets_one() {
     assert_eq!(String::from_utf8(request.body.clone()).unwrap(), body);
 }
 
+#[test]
+fn the_messages_of_a_websocket_are_taken() {
+    let frames = json!([
+        {"type": "send", "time": 1.5, "opcode": 1, "data": "hi"},
+        {"type": "receive", "time": 1.6, "opcode": 1, "data": "{\"n\":1}"},
+        {"type": "receive", "time": 1.7, "opcode": 2, "data": "AP8="},
+        {"type": "receive", "time": 1.8, "opcode": 9, "data": ""},
+    ]);
+    let entry = |status: u16, frames: Value| {
+        let headers = json!([{"name": "Sec-WebSocket-Key", "value": "x"}, {"name": "Upgrade", "value": "websocket"}]);
+        let request = json!({"method": "GET", "url": "ws://127.0.0.1:8080/ws", "headers": headers});
+        let entry = json!({"request": request, "response": {"status": status}, "_webSocketMessages": frames});
+        import(&json!({"log": {"entries": [entry]}}), &Chosen::default()).unwrap()
+    };
+    let imported = entry(101, frames.clone());
+    assert_eq!(imported.left_out, []);
+    let exchange = &imported.run.exchanges[0];
+    let said: Vec<String> = exchange.messages.iter().map(|it| format!("{:?} {}", it.from, it.data)).collect();
+    assert_eq!(said, ["Client \"hi\"", "Service \"{\\\"n\\\":1}\"", "Service 2 bytes"]);
+    assert_eq!((exchange.is_websocket(), exchange.request.headers.len()), (true, 0), "{exchange:?}");
+    let left_out = |imported: Imported| imported.left_out[0].why.to_string();
+    assert_eq!(left_out(entry(403, frames)), "it has no answer: log.entries[0].response.status is 403");
+    let bad = json!([{"type": "send", "opcode": 2, "data": "?"}]);
+    assert!(left_out(entry(101, bad)).starts_with("log.entries[0]._webSocketMessages[0].data is not base64"));
+    let many = json!(vec![json!({"type": "send", "opcode": 1, "data": "x"}); 1_001]);
+    assert_eq!(left_out(entry(101, many)), "its WebSocket has 1001 messages, more than the maximum of 1000");
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -89,6 +117,9 @@ fn value() -> impl Strategy<Value = Value> {
         Just("status"),
         Just("content"),
         Just("mimeType"),
+        Just("_webSocketMessages"),
+        Just("opcode"),
+        Just("data"),
     ];
     leaf.prop_recursive(5, 40, 8, move |inner| {
         prop_oneof![

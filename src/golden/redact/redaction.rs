@@ -5,6 +5,7 @@ use std::fmt;
 use super::body::{Body, BodyType, of_body};
 use super::parts::Parts;
 use crate::golden::format::{Exchange, Expected, GoldenRun, SCHEMA_LIVE};
+use crate::golden::message::{Data, Side};
 use crate::golden::normalise::Normaliser;
 use crate::golden::placeholder::{MARK, Placeholder};
 use crate::http::Request;
@@ -105,7 +106,7 @@ impl Redaction {
             run.exchanges.push(exchange);
         }
         if !result.places.is_empty() {
-            run.header.schema = SCHEMA_LIVE.into();
+            run.header.needs(SCHEMA_LIVE);
         }
         result
     }
@@ -136,9 +137,16 @@ impl Redaction {
             }
             Body::Opaque(why) => return Err(NotKept { reason: format!("the request may have secrets: {why}") }),
         }
+        self.messages(exchange, redacted)?;
+        let is_conversation = exchange.is_conversation();
         let Some(Expected { headers, body, .. }) = &mut exchange.response else { return Ok(()) };
         let kind = BodyType::of(headers);
         self.headers(headers, "answer", redacted);
+        if is_conversation {
+            // Its body is made of the messages.
+            exchange.settle();
+            return Ok(());
+        }
         // A digest is kept as it is.
         let Some(bytes) = body.as_mut().filter(|bytes| Placeholder::digest_of(bytes).is_none()) else { return Ok(()) };
         match of_body(bytes, &kind, &mut self.parts) {
@@ -152,6 +160,47 @@ impl Redaction {
             Body::Opaque(_) => {
                 *body = Some(Placeholder::of_bytes(bytes).to_string().into_bytes());
                 redacted.add("answer body (as its SHA-256)");
+            }
+        }
+        Ok(())
+    }
+
+    /// The messages of a conversation.
+    fn messages(&mut self, exchange: &mut Exchange, redacted: &mut RedactedExchange) -> Result<(), NotKept> {
+        let is_lines = exchange.is_lines();
+        let mut login = Login::default();
+        for (index, message) in exchange.messages.iter_mut().enumerate() {
+            let who = if message.from == Side::Client { "sent" } else { "received" };
+            let place = format!("{who} message {}", index + 1);
+            let Data::Text(text) = &message.data else {
+                if message.from == Side::Client {
+                    let reason = format!("the {place} may have secrets: it is no text");
+                    return Err(NotKept { reason });
+                }
+                if matches!(message.data, Data::Binary(_)) {
+                    message.data = message.data.clone().digested();
+                    redacted.add(&format!("{place} (as its SHA-256)"));
+                }
+                continue;
+            };
+            let secret = (is_lines && message.from == Side::Client).then(|| login.secret_of(text)).flatten();
+            if let Some(at) = secret
+                && let Some(clean) = self.parts.field("password", &text[at..])
+            {
+                message.data = Data::Text(format!("{}{clean}", &text[..at]));
+                redacted.add(&place);
+                continue;
+            }
+            if let Body::Clean { bytes, places, renamed } =
+                of_body(text.as_bytes(), &BodyType::default(), &mut self.parts)
+            {
+                let clean =
+                    String::from_utf8(bytes).map_err(|_| NotKept { reason: format!("the {place} is no text") })?;
+                message.data = Data::Text(clean);
+                places.iter().for_each(|_| redacted.add(&place));
+                let pointer = |pointer: String| format!("/*{pointer}");
+                let rules = renamed.into_iter().map(|it| Normaliser::Ignore { pointer: pointer(it) });
+                redacted.normalisers.extend(rules);
             }
         }
         Ok(())
@@ -182,6 +231,43 @@ impl Redaction {
     }
 }
 
+/// The commands of a login in protocols of lines: `PASS x` (POP3, FTP), `AUTH x` (Redis, SMTP), `a1 LOGIN user x` (IMAP).
+#[derive(Default)]
+struct Login {
+    /// Lines that follow a command without the secret, as the base64 lines of `AUTH LOGIN`, and have it.
+    follow: usize,
+}
+
+impl Login {
+    /// Where the secret of a line begins, if it has one.
+    fn secret_of(&mut self, line: &str) -> Option<usize> {
+        const COMMANDS: &[&str] = &["AUTH", "AUTHENTICATE", "LOGIN", "PASS", "PASSWORD"];
+        const MECHANISMS: &[&str] = &["CRAM-MD5", "LOGIN", "OAUTHBEARER", "PLAIN", "XOAUTH2"];
+        let is = |word: &str, list: &[&str]| list.iter().any(|one| one.eq_ignore_ascii_case(word));
+        if self.follow > 0 {
+            self.follow -= 1;
+            return (!line.trim().is_empty()).then_some(0);
+        }
+        let mut words = line.split(' ').scan(0, |at, word| {
+            let begin = *at;
+            *at += word.len() + 1;
+            Some((begin, word))
+        });
+        // An IMAP command has a tag before it.
+        words.by_ref().take(2).find(|(_, word)| is(word, COMMANDS))?;
+        let (mut at, mut word) = words.find(|(_, word)| !word.is_empty())?;
+        if is(word, MECHANISMS) {
+            let Some(next) = words.find(|(_, word)| !word.is_empty()) else {
+                // `AUTH LOGIN` asks for the name and then for the password.
+                self.follow = 2;
+                return None;
+            };
+            (at, word) = next;
+        }
+        (!word.is_empty()).then_some(at)
+    }
+}
+
 impl RedactedExchange {
     fn add(&mut self, place: &str) {
         if !self.places.iter().any(|it| it == place) {
@@ -207,8 +293,14 @@ pub fn has_mark(exchange: &Exchange) -> Result<(), NotKept> {
         parts.header(&name.to_ascii_lowercase(), value);
     }
     of_body(&request.body, &BodyType::of(&request.headers), &mut parts);
-    if let Some(Expected { headers, body: Some(body), .. }) = response {
+    if let Some(Expected { headers, body: Some(body), .. }) = response.as_ref().filter(|_| !exchange.is_conversation())
+    {
         of_body(body, &BodyType::of(headers), &mut parts);
+    }
+    for message in &exchange.messages {
+        if let Data::Text(text) = &message.data {
+            of_body(text.as_bytes(), &BodyType::default(), &mut parts);
+        }
     }
     if parts.marked { Err(marked()) } else { Ok(()) }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::golden::format::{Exchange, Expected, GoldenRun, Header};
+use crate::golden::message::{Data, Message, Side};
 use crate::golden::normalise::{Normaliser, Normalisers};
 use crate::golden::{Facets, Noise, compare};
 use crate::http::Request;
@@ -312,4 +313,67 @@ fn only_valid_numbers_of_cards_are_replaced() {
     for number in ["4111111111111112", "1764524175123456", "9780306406157", "4111-1111", "00004111111111111111"] {
         assert_eq!(body(number), number);
     }
+}
+
+fn said(sent: &str) -> Message {
+    Message { from: Side::Client, data: Data::Text(sent.into()) }
+}
+
+#[test]
+fn the_messages_of_conversations_are_redacted() {
+    let received = |data| Message { from: Side::Service, data };
+    let messages = vec![
+        said(r#"{"password":"hunter2-and-more","n":1}"#),
+        received(Data::Text(r#"{"user":"ada@example.org"}"#.into())),
+        received(Data::Binary(vec![0, 255])),
+    ];
+    let socket = Exchange::of_websocket(Request::get("/ws"), vec![], messages).unwrap();
+    let mut run = GoldenRun { header: Header::new("a", "http", Timestamp::from_unix_ms(0)), exchanges: vec![socket] };
+    let found = redaction().run(&mut run);
+    assert_eq!(found.not_kept, []);
+    let places: Vec<&str> = found.places.iter().map(|it| it.what.as_str()).collect();
+    assert_eq!(places, ["sent message 1", "received message 2", "received message 3 (as its SHA-256)"]);
+    let all = format!(
+        "{:?} {}",
+        run.exchanges[0].messages,
+        text(run.exchanges[0].response.as_ref().unwrap().body.as_ref().unwrap())
+    );
+    assert!(!all.contains("hunter2") && !all.contains("ada@") && all.contains("{{rei:secret:password}}"), "{all}");
+    assert!(all.contains(r#"[{"user":"{{rei:email}}"},"2 bytes, sha256 "#), "{all}");
+
+    let mut opaque = Exchange::of_websocket(
+        Request::get("/ws"),
+        vec![],
+        vec![Message { from: Side::Client, data: Data::Binary(vec![255]) }],
+    )
+    .unwrap();
+    let why = redaction().exchange(&mut opaque).unwrap_err().reason;
+    assert_eq!(why, "the sent message 1 may have secrets: it is no text");
+    let mut marked = Exchange::of_lines(vec![said("GET {{rei:bearer}}"), received(Data::Text("x".into()))]);
+    assert!(has_mark(&marked).is_err() && redaction().exchange(&mut marked).is_err());
+}
+
+#[test]
+fn the_logins_of_line_protocols_are_redacted() {
+    let clean = |lines: &[&str]| {
+        let mut exchange = Exchange::of_lines(lines.iter().map(|line| said(line)).collect());
+        redaction().exchange(&mut exchange).unwrap();
+        let shown = |message: Message| match message.data {
+            Data::Text(text) => text,
+            other => other.to_string(),
+        };
+        exchange.messages.into_iter().map(shown).collect::<Vec<_>>()
+    };
+    let first = "{{rei:secret:password}}";
+    assert_eq!(clean(&["AUTH hunter2", "PING"]), [&format!("AUTH {first}"), "PING"]);
+    assert_eq!(clean(&["USER ada", "PASS hunter2"]), ["USER ada", &format!("PASS {first}")]);
+    assert_eq!(clean(&["a1 LOGIN ada hunter2"]), [format!("a1 LOGIN {first}")]);
+    assert_eq!(clean(&["AUTH PLAIN AGFkYQBodW50ZXIy"]), [format!("AUTH PLAIN {first}")]);
+    let asked = clean(&["AUTH LOGIN", "YWRh", "aHVudGVyMg==", "NOOP"]);
+    assert_eq!((asked[0].as_str(), asked[3].as_str()), ("AUTH LOGIN", "NOOP"));
+    assert!(
+        asked[1].starts_with("{{rei:secret:password") && asked[2].starts_with("{{rei:secret:password"),
+        "{asked:?}"
+    );
+    assert_eq!(clean(&["GET pass", "LOGIN", "PING"])[0], "GET pass");
 }

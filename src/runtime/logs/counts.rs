@@ -4,15 +4,11 @@
 //! to the next one. So each request is counted once, however long there is no supervisor: the next one takes what came
 //! meanwhile.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
+use super::shared::Shared;
 use crate::live::Sample;
 use crate::live::log::{Rules, Tally};
 
@@ -32,7 +28,7 @@ pub(super) const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 
 /// The memory with the last sample.
 #[derive(Debug)]
-pub struct Counts(File);
+pub struct Counts(Shared);
 
 impl Counts {
     /// Makes an empty one.
@@ -40,56 +36,40 @@ impl Counts {
     /// # Errors
     /// If there are no free descriptors or no memory.
     pub fn new() -> io::Result<Self> {
-        let file = File::from(memfd_create(c"rei-counts", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
-        file.set_len(COUNTS_BYTES)?;
-        let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(size))?;
-        Ok(Self(file))
+        Shared::new(c"rei-counts", COUNTS_BYTES).map(Self)
     }
 
     /// The memory that came from another process.
     pub(super) fn of(fd: OwnedFd) -> Self {
-        Self(File::from(fd))
+        Self(Shared::of(fd))
     }
 
     /// Takes the sample that the logger published since the last call; `None` if there is none. Only the supervisor may
     /// call this.
     pub fn take(&self) -> Option<Sample> {
-        let published = self.word(PUBLISHED_AT);
-        if published == self.word(TAKEN_AT) {
+        let published = self.0.word(PUBLISHED_AT);
+        if published == self.0.word(TAKEN_AT) {
             return None;
         }
-        let length = self.word(LENGTH_AT).min(COUNTS_BYTES - SAMPLE_AT);
+        let length = self.0.word(LENGTH_AT).min(COUNTS_BYTES - SAMPLE_AT);
         let mut bytes = vec![0; usize::try_from(length).ok()?];
-        // This cannot fail: the file is in memory and has this size.
-        let _ = self.0.read_exact_at(&mut bytes, SAMPLE_AT);
-        self.set_word(TAKEN_AT, published);
+        self.0.read(SAMPLE_AT, &mut bytes);
+        self.0.set_word(TAKEN_AT, published);
         serde_json::from_slice(&bytes).ok()
     }
 
     fn is_taken(&self) -> bool {
-        self.word(PUBLISHED_AT) == self.word(TAKEN_AT)
+        self.0.word(PUBLISHED_AT) == self.0.word(TAKEN_AT)
     }
 
     /// Publishes a sample, after the last one was taken.
     fn publish(&self, sample: &Sample) {
         let bytes = serde_json::to_vec(sample).unwrap_or_default();
         if bytes.len() as u64 <= COUNTS_BYTES - SAMPLE_AT {
-            // This fails only if the machine has no memory left; then the supervisor reads no sample.
-            let _ = self.0.write_all_at(&bytes, SAMPLE_AT);
-            self.set_word(LENGTH_AT, bytes.len() as u64);
-            self.set_word(PUBLISHED_AT, self.word(PUBLISHED_AT).wrapping_add(1));
+            self.0.write(SAMPLE_AT, &bytes);
+            self.0.set_word(LENGTH_AT, bytes.len() as u64);
+            self.0.set_word(PUBLISHED_AT, self.0.word(PUBLISHED_AT).wrapping_add(1));
         }
-    }
-
-    fn word(&self, at: u64) -> u64 {
-        let mut word = [0; 8];
-        let _ = self.0.read_exact_at(&mut word, at);
-        u64::from_le_bytes(word)
-    }
-
-    fn set_word(&self, at: u64, word: u64) {
-        let _ = self.0.write_all_at(&word.to_le_bytes(), at);
     }
 }
 
@@ -157,6 +137,7 @@ mod tests {
     use super::super::{Logger, Memory, pipe, serve};
     use super::*;
     use crate::live::{Class, Route};
+    use std::fs::File;
     use std::io::Write;
     use std::path::Path;
     use std::thread::JoinHandle;

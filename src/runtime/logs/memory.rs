@@ -12,13 +12,10 @@
 //! Each part has one writer. `sequence` is odd while the logger writes, so that a reader can detect an inconsistent
 //! read.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use super::shared::Shared;
 
 /// Size of the newest output that is kept in memory, in bytes.
 pub const MEMORY_BYTES: usize = 64 << 10;
@@ -128,7 +125,7 @@ impl Head {
 
 /// The memory file of one log.
 #[derive(Debug)]
-pub struct Memory(File);
+pub struct Memory(Shared);
 
 impl Memory {
     /// Makes an empty one.
@@ -136,17 +133,12 @@ impl Memory {
     /// # Errors
     /// If there are no free descriptors or no memory.
     pub fn new() -> io::Result<Self> {
-        let fd = memfd_create(c"rei-log", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        let file = File::from(fd);
-        file.set_len((RING_AT + MEMORY_BYTES) as u64)?;
-        let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(size))?;
-        Ok(Self(file))
+        Shared::new(c"rei-log", (RING_AT + MEMORY_BYTES) as u64).map(Self)
     }
 
     /// A memory file that came from another process.
     pub fn of(fd: OwnedFd) -> Self {
-        Self(File::from(fd))
+        Self(Shared::of(fd))
     }
 
     /// Another handle of the same memory.
@@ -154,13 +146,7 @@ impl Memory {
     /// # Errors
     /// If there are no free descriptors.
     pub fn share(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
-
-    /// True if both are the same memory.
-    fn is(&self, other: &Self) -> bool {
-        let which = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
-        which(&self.0) == which(&other.0)
+        self.0.share().map(Self)
     }
 
     /// True if no logger has written to it.
@@ -170,32 +156,21 @@ impl Memory {
 
     /// Counts bytes that this fallback reader dropped. Only that process may call this.
     pub(super) fn count_dropped(&self, by: FallbackReader, bytes: u64) {
-        self.set_word(by.at(), self.dropped_by(by).saturating_add(bytes));
+        self.0.set_word(by.at(), self.dropped_by(by).saturating_add(bytes));
     }
 
     fn dropped_by(&self, by: FallbackReader) -> u64 {
-        self.word(by.at())
+        self.0.word(by.at())
     }
 
     /// Number of bytes of the instance that the disk has accepted or refused.
     pub(super) fn completed(&self) -> u64 {
-        self.word(COMPLETED_AT)
+        self.0.word(COMPLETED_AT)
     }
 
     /// Stores how many bytes the disk has accepted or refused so far. Only the writer thread may call this.
     pub(super) fn set_completed(&self, bytes: u64) {
-        self.set_word(COMPLETED_AT, bytes);
-    }
-
-    fn word(&self, at: u64) -> u64 {
-        let mut word = [0; 8];
-        // This cannot fail: the file is in memory and has this size.
-        let _ = self.0.read_exact_at(&mut word, at);
-        u64::from_le_bytes(word)
-    }
-
-    fn set_word(&self, at: u64, word: u64) {
-        let _ = self.0.write_all_at(&word.to_le_bytes(), at);
+        self.0.set_word(COMPLETED_AT, bytes);
     }
 
     fn dropped_by_all(&self) -> u64 {
@@ -214,14 +189,13 @@ impl Memory {
 
     /// Writes earlier output into the memory, before any other process has it.
     pub(super) fn begin_with(&self, bytes: &[u8]) -> io::Result<()> {
-        Recorder::of(Self(self.0.try_clone()?)).put(bytes);
+        Recorder::of(self.share()?).put(bytes);
         Ok(())
     }
 
     fn head(&self) -> Head {
         let mut bytes = [0; HEAD_BYTES];
-        // This cannot fail: the file is in memory and has this size.
-        let _ = self.0.read_exact_at(&mut bytes, 0);
+        self.0.read(0, &mut bytes);
         Head::of(bytes)
     }
 
@@ -230,8 +204,8 @@ impl Memory {
         let mut bytes = vec![0; written.min(capacity) as usize];
         let from = if written > capacity { written % capacity } else { 0 };
         let (old, new) = bytes.split_at_mut(((capacity - from) as usize).min(written as usize));
-        let _ = self.0.read_exact_at(old, RING_AT as u64 + from);
-        let _ = self.0.read_exact_at(new, RING_AT as u64);
+        self.0.read(RING_AT as u64 + from, old);
+        self.0.read(RING_AT as u64, new);
         bytes
     }
 
@@ -291,7 +265,7 @@ impl Recorder {
 
     /// Continues in another memory. Call [`Recorder::merge_dropped`] before.
     pub(super) fn move_to(&mut self, memory: Memory) {
-        if self.memory.is(&memory) {
+        if self.memory.0.is(&memory.0) {
             return;
         }
         let bytes = self.memory.recent();
@@ -352,8 +326,8 @@ impl Recorder {
     }
 
     fn write(&self, at: usize, bytes: &[u8]) {
-        // This fails only if the machine has no memory left; then the output is still in the files.
-        let _ = self.memory.0.write_all_at(bytes, at as u64);
+        // Without memory the output is still in the files.
+        self.memory.0.write(at as u64, bytes);
     }
 }
 
@@ -363,7 +337,7 @@ mod tests {
 
     fn both() -> (Memory, Recorder) {
         let memory = Memory::new().unwrap();
-        let theirs = Memory::of(memory.0.try_clone().unwrap().into());
+        let theirs = memory.share().unwrap();
         (memory, Recorder::of(theirs))
     }
 
@@ -392,7 +366,7 @@ mod tests {
         recorder.put(b"the end\n");
         recorder.head().read_bytes = 9;
         let memory = Memory::new().unwrap();
-        recorder.move_to(Memory::of(memory.0.try_clone().unwrap().into()));
+        recorder.move_to(memory.share().unwrap());
         recorder.put(b"and more\n");
         assert!(memory.recent().ends_with(b"aathe end\nand more\n"));
         assert_eq!((memory.recent().len(), memory.stats().read_bytes), (MEMORY_BYTES, 9));
@@ -431,7 +405,7 @@ mod tests {
         recorder.head.sequence += 1;
         recorder.write(0, &recorder.head.bytes());
         assert_eq!(memory.recent(), b"words\n");
-        let mut next = Recorder::of(Memory::of(memory.0.try_clone().unwrap().into()));
+        let mut next = Recorder::of(memory.share().unwrap());
         next.put(b"more\n");
         assert_eq!(memory.recent(), b"words\nmore\n");
     }

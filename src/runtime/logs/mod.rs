@@ -13,6 +13,7 @@
 //! | `pipe` | the pipe of an instance, and its fill level |
 //! | `lines` | limits the rate and the length of lines |
 //! | `memory` | the newest output and the counters, shared by logger, supervisor and keeper |
+//! | `shared` | a file in memory that two processes share |
 //! | `files` | the two rotating files |
 //! | `writer` | a thread that writes files, so that reading never waits for a disk |
 //! | `server` | the process of the logger |
@@ -30,6 +31,7 @@ mod lines;
 mod memory;
 mod pipe;
 mod server;
+mod shared;
 mod source;
 mod unread;
 mod writer;

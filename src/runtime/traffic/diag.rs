@@ -31,8 +31,21 @@ const ATTRIBUTE_FILE: u16 = 1;
 const SHOW_QUEUE: u32 = 0x10;
 /// `UDIAG_SHOW_VFS`.
 const SHOW_FILE: u32 = 2;
+/// `INET_DIAG_INFO`: the counters of a connection, and the bit that asks for them.
+const ATTRIBUTE_INFO: u16 = 2;
+const SHOW_INFO: u8 = 1 << (ATTRIBUTE_INFO - 1);
+/// Offsets in `tcp_info`: milliseconds since the last byte came, bytes that wait to be sent, and segments with bytes that
+/// came and were sent.
+const INFO_LAST_RECEIVED: usize = 52;
+const INFO_NOT_SENT: usize = 144;
+const INFO_SEGMENTS_IN: usize = 152;
+const INFO_SEGMENTS_OUT: usize = 156;
 /// `TCPF_SYN_RECV`.
 const STATE_HANDSHAKE: u32 = 1 << 3;
+/// `TCPF_ESTABLISHED`, and `TCPF_CLOSE_WAIT`: the client has sent its last byte.
+const STATES_OPEN: u32 = 1 << 1 | 1 << 8;
+/// Maximum number of connections examined for an answer. More of them do not change what is known.
+const UNANSWERED_MAX: usize = 4_096;
 
 /// The member that received the connection from `client` to `server`, whether it is in a queue or was accepted. `None` if there is no such connection, or its socket has no mark.
 pub(super) fn member_of(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Role>> {
@@ -45,16 +58,53 @@ pub(super) fn member_of(server: SocketAddr, client: SocketAddr) -> io::Result<Op
     ask(&request, 0, |answer| {
         // If there is no such connection, the kernel answers with the listener.
         if answer.len() >= INET_ANSWER_BYTES && answer[6..8] == client.port().to_be_bytes() {
-            member = attribute(&answer[INET_ANSWER_BYTES..], ATTRIBUTE_SOCKOPT).and_then(|flags| {
-                // Bit fields of a C struct: on every little-endian machine the first field is the lowest bit.
-                let (first, second) = (flags.first()?, flags.get(1)?);
-                let (multicast_all, multicast_loop) = (first & 0x40 != 0, first & 0x10 != 0);
-                Mark { multicast_all, multicast_loop, no_port: second & 1 != 0 }.role()
-            });
+            member = role(&answer[INET_ANSWER_BYTES..]);
         }
         true
     })?;
     Ok(member)
+}
+
+/// The member that a connection belongs to, by its attributes.
+fn role(attributes: &[u8]) -> Option<Role> {
+    let flags = attribute(attributes, ATTRIBUTE_SOCKOPT)?;
+    // Bit fields of a C struct: on every little-endian machine the first field is the lowest bit.
+    let (first, second) = (flags.first()?, flags.get(1)?);
+    let (multicast_all, multicast_loop) = (first & 0x40 != 0, first & 0x10 != 0);
+    Mark { multicast_all, multicast_loop, no_port: second & 1 != 0 }.role()
+}
+
+/// A connection whose client has sent something and has got no byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Since the client's last byte, in milliseconds.
+    pub for_ms: u64,
+}
+
+/// The connections of a member without an answer, in its queue or accepted, at most [`UNANSWERED_MAX`].
+pub(super) fn unanswered(server: SocketAddr, member: Role) -> io::Result<Vec<Unanswered>> {
+    let mut found = Vec::new();
+    // A dual-stack listener has its IPv4 clients under its own family once the handshake is complete.
+    let mut request = inet_request(server.is_ipv6(), STATES_OPEN);
+    request[2] = SHOW_INFO;
+    request[8..10].copy_from_slice(&server.port().to_be_bytes());
+    ask(&request, libc::NLM_F_DUMP, |answer| {
+        if answer.len() >= INET_ANSWER_BYTES && answer[4..6] == server.port().to_be_bytes() {
+            let attributes = &answer[INET_ANSWER_BYTES..];
+            let is_here = role(attributes) == Some(member);
+            let info = attribute(attributes, ATTRIBUTE_INFO).filter(|_| is_here).unwrap_or_default();
+            let counters = [INFO_SEGMENTS_IN, INFO_SEGMENTS_OUT, INFO_NOT_SENT, INFO_LAST_RECEIVED];
+            if let [Some(1..), Some(0), Some(0), Some(for_ms)] = counters.map(|at| word(info, at)) {
+                let remote = get_ip(&answer[24..40], answer[0] == libc::AF_INET6 as u8);
+                let client = SocketAddr::new(remote, u16::from_be_bytes([answer[6], answer[7]]));
+                found.push(Unanswered { client, for_ms: for_ms.into() });
+            }
+        }
+        found.len() < UNANSWERED_MAX
+    })?;
+    Ok(found)
 }
 
 /// The clients whose handshake with a listener of this address is not complete. The kernel does not show which member
@@ -199,6 +249,7 @@ fn get_ip(field: &[u8], v6: bool) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -228,6 +279,36 @@ mod tests {
             let nobody = SocketAddr::new(server.ip(), 1);
             assert_eq!(member_of(server, nobody).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_connection_without_an_answer_is_seen_until_it_has_one() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let server = listener.local_addr().unwrap();
+        let fd = OwnedFd::from(listener.try_clone().unwrap());
+        let (role, other) = (Role::Slot(Slot::A), Role::Slot(Slot::B));
+        Mark::of(role).unwrap().put(&fd).unwrap();
+        let connect = || TcpStream::connect(server).unwrap();
+        let (silent, mut asks, mut leaves) = (connect(), connect(), connect());
+        assert_eq!(unanswered(server, role).unwrap(), [], "no client has sent anything");
+        asks.write_all(b"GET").unwrap();
+        leaves.write_all(b"GET").unwrap();
+        leaves.shutdown(std::net::Shutdown::Write).unwrap();
+        silent.shutdown(std::net::Shutdown::Write).unwrap();
+        let clients = || {
+            let mut found: Vec<_> = unanswered(server, role).unwrap().into_iter().map(|it| it.client).collect();
+            found.sort();
+            found
+        };
+        let mut expected = [&asks, &leaves].map(|client| client.local_addr().unwrap());
+        expected.sort();
+        assert_eq!(clients(), expected, "in the queue");
+        assert_eq!(unanswered(server, other).unwrap(), []);
+        let mut accepted: Vec<TcpStream> = (0..3).map(|_| listener.accept().unwrap().0).collect();
+        assert_eq!(clients(), expected, "accepted");
+        let is_asks = |it: &&mut TcpStream| it.peer_addr().unwrap() == asks.local_addr().unwrap();
+        accepted.iter_mut().find(is_asks).unwrap().write_all(b"a").unwrap();
+        assert_eq!(clients(), [leaves.local_addr().unwrap()]);
     }
 
     #[test]

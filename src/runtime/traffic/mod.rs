@@ -16,6 +16,7 @@
 //! | `alarm` | reports that an instance tampered with a listener |
 //! | `recover` | recovers listeners from running instances |
 //! | `label` | names of sockets in the descriptor store |
+//! | `unanswered` | users' connections without an answer |
 //! | `socket`, `diag` | system calls; queries to `sock_diag` |
 //!
 //! A switch affects only connections that begin after it. Connections in the queue of a slot, and handshakes in
@@ -44,6 +45,7 @@ mod rejoin;
 mod renew;
 mod slot;
 mod socket;
+mod unanswered;
 mod unix_pair;
 
 pub use alarm::{Alarm, Tampering};
@@ -54,3 +56,4 @@ pub use listeners::{Endpoint, Routed, Setup, Traffic};
 pub use recover::{Holder, Refused, recover_from_instances};
 pub use rejoin::Adoption;
 pub use slot::{NextVersion, Routing, Slot, Taps};
+pub use unanswered::Unanswered;

@@ -1,6 +1,7 @@
 //! The requests of users that an instance serves: read from its metrics, and from what the logger counted of its access
 //! log. The samples go to the event loop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +12,8 @@ use super::sender::EventSender;
 use crate::config::MetricsSource;
 use crate::health::Signal;
 use crate::live::metrics::{Own, PAGE_BYTES_MAX, Rules, Scrape};
-use crate::live::{Sample, Source};
+use crate::live::{Sample, Source, TEMPLATES_MAX, Templates};
+use crate::redact::{Redactor, Secrets};
 use crate::runtime::fetch::{self, Answer};
 use crate::runtime::logs::Log;
 use crate::runtime::probe::Dial;
@@ -87,9 +89,15 @@ fn now() -> Timestamp {
     Timestamp::from_unix_ms(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
 }
 
+/// Messages whose redaction is remembered, so that each is redacted once.
+const CLEANED_MAX: usize = 4 * TEMPLATES_MAX;
+
 /// What the access log of an instance had so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AccessLog {
+    secrets: Secrets,
+    /// Messages of errors with their redacted form.
+    cleaned: BTreeMap<String, String>,
     requests: bool,
     durations: bool,
     unread: bool,
@@ -97,9 +105,29 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
+    /// Nothing was read yet. `secrets` are taken out of what the instance says.
+    pub fn new(secrets: Secrets) -> Self {
+        let (cleaned, told) = (BTreeMap::new(), String::new());
+        Self { secrets, cleaned, requests: false, durations: false, unread: false, told }
+    }
+
+    /// The messages without secrets: they are stored and shown.
+    fn clean(&mut self, errors: &Templates) -> Templates {
+        let mut redactor = None;
+        if self.cleaned.len() + TEMPLATES_MAX > CLEANED_MAX {
+            self.cleaned.clear();
+        }
+        errors.cleaned(|message| {
+            let known = self.cleaned.entry(message.to_owned());
+            let secrets = &self.secrets;
+            known.or_insert_with(|| redactor.get_or_insert_with(|| Redactor::knowing(secrets)).text(message)).clone()
+        })
+    }
+
     /// Sends what the logger counted since the last call.
     pub async fn send(&mut self, log: &Log, sender: &EventSender) {
-        if let Some(sample) = log.take_counts() {
+        if let Some(mut sample) = log.take_counts() {
+            sample.errors = self.clean(&sample.errors);
             let total = sample.total();
             self.requests |= total.total() > 0;
             self.durations |= !total.latencies.is_empty();

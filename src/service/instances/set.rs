@@ -292,8 +292,8 @@ impl Instances {
         Ok((paths.instance_state(), temporary))
     }
 
-    /// Adopts an instance that an earlier supervisor started in a slot. `ready` is true if that supervisor knew that it
-    /// was ready.
+    /// Adopts an instance that an earlier supervisor started in a slot, and returns the facts by which it is found again.
+    /// `ready` is true if that supervisor knew that it was ready.
     ///
     /// # Errors
     /// If it has ended or cannot be watched; its last output goes to the log.
@@ -303,17 +303,17 @@ impl Instances {
         entry: &table::Entry,
         from: &mut StoredFds,
         ready: bool,
-    ) -> Result<(), AdoptError> {
-        let instance = self.take_over(context, entry, from, ready)?;
+    ) -> Result<lifecycle::Instance, AdoptError> {
+        let (instance, found) = self.take_over(context, entry, from, ready)?;
         self.slots[context.slot.index()] = Some(instance);
-        Ok(())
+        Ok(found)
     }
 
     /// Asks an instance of an earlier supervisor to end, if no slot has it: its start was not recorded, it drained a
     /// queue, or another instance had taken its slot. It may finish the requests that it has.
     pub fn end_stray(&mut self, context: &SpawnContext<'_>, entry: &table::Entry, from: &mut StoredFds) {
         match self.take_over(context, entry, from, true) {
-            Ok(instance) => {
+            Ok((instance, _)) => {
                 tracing::warn!(id = instance.id, pid = instance.pid, "no slot has this instance; rei asks it to end");
                 instance.stop(false);
                 self.leaving.push(instance);
@@ -328,7 +328,7 @@ impl Instances {
         entry: &table::Entry,
         from: &mut StoredFds,
         ready: bool,
-    ) -> Result<InstanceHandle, AdoptError> {
+    ) -> Result<(InstanceHandle, lifecycle::Instance), AdoptError> {
         let id = &*entry.id;
         self.last[context.slot.index()] = Some(context.store_path.to_owned());
         let mut kept = StoredFds::new();
@@ -361,7 +361,15 @@ impl Instances {
         {
             keep(context.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
         }
-        let log = self.resume_log(context, id, pipe).map_err(|why| AdoptError { why, log: None })?;
+        let log = match self.resume_log(context, id, pipe) {
+            Ok(log) => log,
+            Err(why) => {
+                // Its slot gets another instance, so this one may not continue beside it.
+                self.free(id);
+                end(instance);
+                return Err(AdoptError { why, log: None });
+            }
+        };
         let notify = match self.adopt_notify(context, id, notify, &mut kept) {
             Ok(notify) => notify,
             Err(why) => {
@@ -369,14 +377,9 @@ impl Instances {
                 None
             }
         };
-        Ok(self.occupy(
-            context,
-            instance,
-            log,
-            notify,
-            Readiness { ready, notified: ready || entry.reported_ready },
-            kept,
-        ))
+        let found = lifecycle::Instance { id: id.to_owned(), pid: instance.pid(), start_ticks: instance.start_ticks() };
+        let readiness = Readiness { ready, notified: ready || entry.reported_ready };
+        Ok((self.occupy(context, instance, log, notify, readiness, kept), found))
     }
 
     fn adopt_notify(

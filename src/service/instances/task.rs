@@ -10,7 +10,7 @@ use super::requests::{AccessLog, COUNTS_PAUSE, send_metrics};
 use super::sender::EventSender;
 use super::types::{DRAIN_MAX, Readiness, StopCommand};
 use crate::diagnosis;
-use crate::health::{Outcome, Probe, Signal};
+use crate::health::{Probe, ProbeOutcome, Signal};
 use crate::interface::client::{ClientError, EvolutionClient};
 use crate::lifecycle::{EXTENDED_MS_MAX, Slot};
 use crate::live::metrics;
@@ -69,7 +69,7 @@ pub async fn watch(mut it: InstanceTask) {
     };
     let _notes = it.notify.take().map(forward);
     let mut reports: Option<[AbortOnDrop<()>; 2]> = None;
-    let (own_probes, mut access_log) = (Arc::new(AtomicU64::new(0)), AccessLog::default());
+    let (own_probes, mut access_log) = (Arc::new(AtomicU64::new(0)), AccessLog::new(it.tools.secrets.clone()));
     let mut counts = tokio::time::interval(COUNTS_PAUSE);
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
     let heard = it.readiness.notified || health.notify.is_none();
@@ -314,9 +314,9 @@ async fn send_native_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<T
 impl From<ProbeResult> for Probe {
     fn from(result: ProbeResult) -> Self {
         let outcome = match (result.ok, result.timed_out) {
-            (true, _) => Outcome::Ok,
-            (false, true) => Outcome::TimedOut,
-            (false, false) => Outcome::Failed,
+            (true, _) => ProbeOutcome::Ok,
+            (false, true) => ProbeOutcome::TimedOut,
+            (false, false) => ProbeOutcome::Failed,
         };
         Self { outcome, latency_us: result.latency_us, detail: result.detail }
     }

@@ -131,7 +131,7 @@ async fn reproduce(
     let path = tools.paths.reproduction(&incident.id);
     let run = GoldenRun { header: Header::new(incident.id.0.clone(), listener.clone(), at), exchanges };
     let fact = match write(&path, run) {
-        Ok(sha256) => GoldenFact { name: incident.id.0.clone(), listener, path, sha256 },
+        Ok(sha256) => GoldenFact { name: incident.id.0.clone(), listener, path, sha256, bodies: None },
         Err(why) => return vec![ReproductionRun { detail: why, ..ReproductionRun::default() }],
     };
     let nonce = format!("{}-{}", incident.id, at.as_unix_ms());

@@ -148,7 +148,13 @@ fn golden_facts(directories: &[PathBuf]) -> Result<Vec<GoldenFact>, String> {
         golden::verify(&path).map_err(invalid)?;
         let sha256 =
             digest::sha256_of_file(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        Ok::<_, String>(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
+        Ok::<_, String>(GoldenFact {
+            name: header.name,
+            listener: header.listener,
+            bodies: golden::directory_if_any(&path),
+            path,
+            sha256,
+        })
     };
     golden::list(directories).map_err(invalid)?.into_iter().map(fact).collect()
 }
@@ -175,5 +181,5 @@ fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFa
     let path = tools.paths.reproduction(incident);
     let sha256 = digest::sha256_of_file(&path).ok()?;
     let listener = tools.config.health.http.as_ref()?.listen.clone();
-    Some(GoldenFact { name: incident.0.clone(), listener, path, sha256 })
+    Some(GoldenFact { name: incident.0.clone(), listener, path, sha256, bodies: None })
 }

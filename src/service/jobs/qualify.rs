@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::Semaphore;
 
 use crate::digest;
-use crate::golden::{self, GoldenRun, Writer};
+use crate::golden::{self, GoldenRun};
 use crate::interface::operations::{GoldenQualified, OperationsError};
 use crate::interface::types::Version;
 use crate::report::chain;
@@ -65,7 +65,13 @@ fn fact(directories: &[PathBuf], name: &str) -> Result<GoldenFact, OperationsErr
         found.ok_or_else(|| OperationsError::NotFound { id: format!("golden run {name}") })?;
     golden::verify(&path).map_err(|error| invalid(reason(&error, error.hint())))?;
     let sha256 = digest::sha256_of_file(&path).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
-    Ok(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
+    Ok(GoldenFact {
+        name: header.name,
+        listener: header.listener,
+        bodies: golden::directory_if_any(&path),
+        path,
+        sha256,
+    })
 }
 
 /// Writes the run in place of an earlier one.
@@ -81,8 +87,9 @@ pub fn write_run(path: &Path, run: GoldenRun) -> Result<(), String> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let mut writer = Writer::create(&new, &run.header).map_err(|error| chain(&error))?;
-    run.exchanges.into_iter().try_for_each(|exchange| writer.push(exchange)).map_err(|error| chain(&error))?;
-    writer.finish().map_err(|error| chain(&error))?;
+    let files: Vec<_> = run.exchanges.iter().map(|exchange| exchange.files.clone()).collect();
+    golden::write(&new, run).map_err(|error| chain(&error))?;
+    // Bodies of an earlier qualification.
+    golden::prune(path, files.iter()).map_err(failed)?;
     std::fs::rename(&new, path).map_err(failed)
 }

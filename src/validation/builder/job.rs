@@ -30,7 +30,7 @@ pub(crate) struct Job {
     /// The versions that the check starts.
     pub versions: BTreeMap<InputName, Subject>,
     /// The files that the check reads.
-    files: BTreeMap<InputName, PathBuf>,
+    pub files: BTreeMap<InputName, PathBuf>,
     /// The output, not there yet.
     pub out: PathBuf,
     /// The build's own directory.

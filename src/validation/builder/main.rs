@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::error::Infrastructure;
 use super::job::Job;
 use super::{judge, tree};
-use crate::golden::Writer;
+use crate::golden;
 use crate::time::millis;
 use crate::validation::verdict::{FILE, QUALIFIED, SCHEMA, VerdictFile};
 
@@ -53,9 +53,7 @@ fn run() -> Result<(), Infrastructure> {
         serde_json::to_vec_pretty(&file).map_err(|error| Infrastructure::system("write the verdict")(error.into()))?;
     std::fs::create_dir(&job.out).map_err(Infrastructure::system("make the output"))?;
     if let Some(run) = outcome.run {
-        let mut writer = Writer::create(&job.out.join(QUALIFIED), &run.header).map_err(Infrastructure::Golden)?;
-        run.exchanges.into_iter().try_for_each(|one| writer.push(one)).map_err(Infrastructure::Golden)?;
-        writer.finish().map_err(Infrastructure::Golden)?;
+        golden::write(&job.out.join(QUALIFIED), run).map_err(Infrastructure::Golden)?;
     }
     std::fs::write(job.out.join(FILE), text).map_err(Infrastructure::system("write the verdict"))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::golden::{Answer, Exchange, Facets, GoldenRun, Noise};
+use crate::golden::{Answer, Facets, GoldenRun, Noise};
 use crate::interface::types::Verdict;
 use crate::validation::builder::Infrastructure;
 use crate::validation::builder::instance::AFTERMATH;
@@ -17,7 +17,7 @@ use crate::validation::checks::{GoldenSpec, InputName};
 pub(super) const ACTIVE_RESTARTS_MAX: u64 = 3;
 
 pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome, Infrastructure> {
-    let (run, rules) = read_run(job.file(InputName::Golden)?)?;
+    let (run, rules) = read_run(job)?;
     let (candidate, active) = (job.version(InputName::Candidate)?, job.version(InputName::Active)?);
     let (noises, remarks) = listen_for_noise(job, spec, active, &run, &rules).await?;
     let silent = Noise::none();
@@ -41,36 +41,36 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
     .await?;
     let mut details = Vec::new();
     let mut first = None;
-    for (index, answer) in answered.answers.iter().enumerate() {
+    for (index, answer) in answered.asked() {
         let found = differs(index, answer);
         let Some(divergence) = found.first() else { continue };
         if first.is_none() {
             first = Some(format!("{}: {divergence}", name(&run, index)));
-            if let (Some(Exchange { response: Some(good), .. }), Ok(given)) =
-                (run.exchanges.get(index), &answer.response)
+            let rules = rules.at(index);
+            if let Some(exchange) = run.exchanges.get(index)
+                && let (Some(good), Some(given)) =
+                    (Facets::of_recorded(exchange, rules), answer.facets(exchange, rules))
             {
-                let rules = rules.at(index);
-                let (good, given) = (Facets::of_expected(good, rules), Facets::of_response(given, rules));
                 details.extend(crate::golden::diff(&good, &given, noise(index), rules));
             }
         }
         details.extend(found.iter().take(DIVERGENT_MAX).map(|one| format!("{}: {one}", name(&run, index))));
     }
-    let all = run.exchanges.len();
+    let (all, asked) = (run.exchanges.len(), answered.asked().count());
     let outcome = match (first, answered.cut) {
         (Some(first), _) => {
             CheckOutcome::new(Verdict::Fail, first).details(details).details(remarks).details(answered.tail)
         }
         // A process that ends after its last good answer has not served the run.
         (None, Some(cut)) => {
-            let summary = format!("after {} of {all} exchanges: {cut}", answered.answers.len());
+            let summary = format!("after {asked} of {all} exchanges: {cut}");
             CheckOutcome::new(Verdict::Fail, summary).details(remarks).details(answered.tail)
         }
         (None, None) if all == 0 => CheckOutcome::new(Verdict::Inconclusive, "the run holds no exchanges"),
         (None, None) => CheckOutcome::new(Verdict::Pass, format!("{all} of {all} exchanges are answered as recorded"))
             .details(remarks),
     };
-    Ok(outcome.figure("exchanges", all as u64).figure("answered", answered.answers.len() as u64))
+    Ok(outcome.figure("exchanges", all as u64).figure("answered", asked as u64))
 }
 
 /// Two runs of Active: what differs between them, exchange by exchange, and what a person should know about them.
@@ -99,15 +99,14 @@ async fn listen_for_noise(
     let mut noises = Vec::new();
     for (index, exchange) in run.exchanges.iter().enumerate() {
         let rules = rules.at(index);
-        let answer = |round: &Round| round.answers.get(index).and_then(|answer| answer.response.clone().ok());
-        let (Some(first), Some(second)) = (answer(&one), answer(&two)) else {
+        let facets = |round: &Round| round.answer(index).and_then(|answer| answer.facets(exchange, rules));
+        let (Some(first), Some(second)) = (facets(&one), facets(&two)) else {
             noises.push(Noise::none());
             continue;
         };
-        let (first, second) = (Facets::of_response(&first, rules), Facets::of_response(&second, rules));
         let noise = Noise::between(first.clone(), second);
-        if let Some(expected) = &exchange.response {
-            let found = crate::golden::compare(&Facets::of_expected(expected, rules), &first, &noise, rules);
+        if let Some(expected) = Facets::of_recorded(exchange, rules) {
+            let found = crate::golden::compare(&expected, &first, &noise, rules);
             if let Some(found) = found.first() {
                 remarks.push(format!("{}: Active itself does not answer as recorded: {found}", name(run, index)));
             }

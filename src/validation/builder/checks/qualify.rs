@@ -9,7 +9,7 @@ use crate::interface::types::Verdict;
 use crate::validation::builder::Infrastructure;
 use crate::validation::builder::job::{Job, Subject};
 use crate::validation::builder::outcome::CheckOutcome;
-use crate::validation::builder::replay::{Round, RoundLimits, Rules, name, read_run, round};
+use crate::validation::builder::replay::{RoundLimits, Rules, name, read_run, round};
 use crate::validation::checks::{GoldenSpec, InputName};
 
 /// How often the recording is replayed, each time twice. Without a dropped request the later answers can be others, so what
@@ -20,7 +20,7 @@ const PASSES_MAX: usize = 4;
 const NAMED_MAX: usize = 20;
 
 pub(crate) async fn qualify(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome, Infrastructure> {
-    let (mut run, _) = read_run(job.file(InputName::Golden)?)?;
+    let (mut run, _) = read_run(job)?;
     let active = job.version(InputName::Active)?;
     let recorded = run.exchanges.len();
     let mut dropped: BTreeMap<DropReason, u64> = BTreeMap::new();
@@ -111,13 +111,15 @@ async fn pass(
     let rules = Rules::of(run)?;
     let (one, two) = (round(active, run, &limits).await?, round(active, run, &limits).await?);
     let one_exchange = |(index, exchange): (usize, &Exchange)| {
-        let answer = |round: &Round| round.answers.get(index).map(|answer| answer.response.clone());
-        let (Some(first), Some(second)) = (answer(&one), answer(&two)) else { return Err(DropReason::NotReplayed) };
-        let (Ok(first), Ok(second)) = (first, second) else { return Err(DropReason::NoAnswer) };
         let rules = rules.at(index);
-        let (first, second) = (Facets::of_response(&first, rules), Facets::of_response(&second, rules));
+        let (Some(first), Some(second)) = (one.answer(index), two.answer(index)) else {
+            return Err(DropReason::NotReplayed);
+        };
+        let (Some(first), Some(second)) = (first.facets(exchange, rules), second.facets(exchange, rules)) else {
+            return Err(DropReason::NoAnswer);
+        };
         // Without a recorded answer, a fresh one is what must be repeated.
-        let recorded = exchange.response.as_ref().map(|good| Facets::of_expected(good, rules));
+        let recorded = Facets::of_recorded(exchange, rules);
         let recorded = recorded.as_ref().unwrap_or(&first);
         learn(Three { recorded, first: &first, second: &second })
     };

@@ -35,7 +35,7 @@ async fn fails(
         },
     )
     .await?;
-    for (index, answer) in answered.answers.iter().enumerate() {
+    for (index, answer) in answered.asked() {
         if let Some(found) = differs(index, answer).first() {
             return Ok(Some(format!("{}: {found}", name(run, index))));
         }
@@ -44,7 +44,7 @@ async fn fails(
 }
 
 pub(crate) async fn reproduction(job: &Job, spec: &ReproductionSpec) -> Result<CheckOutcome, Infrastructure> {
-    let (run, rules) = read_run(job.file(InputName::Golden)?)?;
+    let (run, rules) = read_run(job)?;
     let (active, tries) = (job.version(InputName::Active)?, spec.tries);
     if run.exchanges.is_empty() {
         return Ok(CheckOutcome::new(Verdict::Inconclusive, "no exchanges were recorded before the incident"));
