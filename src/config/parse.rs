@@ -81,6 +81,7 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
     let blueprints = change::blueprints(root.section("blueprints"), agents.as_ref(), place);
     let commands = change::commands(&root.section("commands"), place);
     let traffic = house::traffic(root.section("traffic"));
+    let golden = house::golden(root.section("golden"), listeners);
     let isolation = house::isolation(root.section("isolation"));
     let names = runtime.as_ref().map(|(runtime, source)| (runtime.name.as_str(), source.as_deref()));
     let state = house::state(root.section("state"), names, place);
@@ -96,6 +97,7 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
         agents: agents?,
         commands: commands?,
         traffic: traffic?,
+        golden: golden?,
         isolation: isolation?,
         state: state?,
     })
