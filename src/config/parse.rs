@@ -81,6 +81,7 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
     let blueprints = change::blueprints(root.section("blueprints"), agents.as_ref(), place);
     let commands = change::commands(&root.section("commands"), place);
     let traffic = house::traffic(root.section("traffic"));
+    let golden = house::golden(root.section("golden"), listeners);
     let (of, tap) = (runtime.as_ref().map(|(runtime, _)| runtime), traffic.as_ref().map(|traffic| traffic.tap));
     let promotion = change::promotion(promotion, of, tap);
     let isolation = house::isolation(root.section("isolation"));
@@ -98,6 +99,7 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
         agents: agents?,
         commands: commands?,
         traffic: traffic?,
+        golden: golden?,
         isolation: isolation?,
         state: state?,
     })

@@ -33,10 +33,34 @@ pub struct Config {
     pub commands: BTreeMap<String, Vec<String>>,
     /// What rei sees of users' connections.
     pub traffic: Traffic,
+    /// Golden runs from live traffic.
+    pub golden: Golden,
     /// What instances may do and use.
     pub isolation: Isolation,
     /// Where rei keeps its files.
     pub state: State,
+}
+
+/// `[golden]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Golden {
+    /// The standing sample of live traffic, if there is one.
+    pub record: Option<StandingSample>,
+}
+
+/// `golden.record`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StandingSample {
+    /// The name of its run.
+    pub name: String,
+    /// The listener; without it, the first one that has a tap.
+    pub listener: Option<String>,
+    /// The most exchanges.
+    pub limit: u64,
+    /// The most memory, in bytes.
+    pub bytes: u64,
+    /// The age at which an exchange is removed.
+    pub age: Duration,
 }
 
 /// `[traffic]`.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::capture::{Captures, Consumer};
+use super::capture::Captures;
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
@@ -459,9 +459,12 @@ impl Executor {
 
     /// Writes and ends recordings that are due, and says what the tap copies for them.
     pub fn look_at_recordings(&mut self, active: Option<Slot>, is_paused: bool, at: Timestamp) {
+        self.recordings.configure(&self.tools, at);
         self.recordings.pause(is_paused, at);
         self.recordings.look(&self.tools, &self.inputs, at);
-        self.captures.want(Consumer::Recording, self.recordings.orders(active));
+        for (consumer, orders) in self.recordings.orders(active) {
+            self.captures.want(consumer, orders);
+        }
         // The tap need not wait for the next look.
         self.tap.order(self.captures.orders());
     }

@@ -5,14 +5,15 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
 use std::time::Duration;
 
 use super::capture::{Captures, Consumer};
 use super::input::{Input, Inputs, Written};
 use super::jobs;
 use super::tools::Tools;
-use crate::config::{Config, Listen, ListenAddress};
-use crate::golden::{Captured, EXCHANGES_MAX, Recorder, SampleLimits};
+use crate::config::{Config, Listen, ListenAddress, StandingSample};
+use crate::golden::{self, Captured, EXCHANGES_MAX, Recorder, SampleLimits};
 use crate::interface::operations::{GoldenRecording, OperationsError};
 use crate::interface::queue::Reply;
 use crate::lifecycle::Slot;
@@ -23,6 +24,8 @@ use crate::time::{Timestamp, millis};
 
 /// Exchanges that are copied each second for a recording: thousands in a minute to sample from, at little cost.
 const PER_SECOND: u32 = 50;
+/// The same for the standing sample, which has hours.
+const STANDING_PER_SECOND: u32 = 5;
 /// The memory of a recording's sample, in bytes.
 const BYTES_MAX: usize = 16 << 20;
 /// The largest body of an exchange, in bytes.
@@ -33,6 +36,8 @@ const EVENTS_MAX: usize = 5;
 const TIME_MAX: Duration = Duration::from_hours(24);
 /// The pause between two writes. This is what a killed supervisor can lose.
 const WRITE_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause between two writes of the standing sample. It doubles until then: each write redacts all exchanges again.
+const STANDING_PAUSE_MAX: Duration = Duration::from_mins(10);
 /// Exchanges that belong together end some time after the recording ended: they may be older than its time by this much.
 const AGE_SLACK: Duration = Duration::from_secs(60);
 /// The longest name, in bytes.
@@ -58,6 +63,11 @@ pub struct RecordOrder {
 #[derive(Default)]
 pub struct Recordings {
     recording: Option<Running>,
+    /// The standing sample, and its configuration.
+    standing: Option<Running>,
+    standing_config: Option<StandingSample>,
+    /// Why there is no standing sample although it is configured.
+    refused: Option<GoldenRecording>,
     /// The recording that ended last.
     ended: Option<GoldenRecording>,
     /// A version is under trial: nothing is taken, as it may answer what the service never would.
@@ -71,6 +81,8 @@ struct Running {
     recorder: Recorder,
     shown: GoldenRecording,
     wrote: Timestamp,
+    /// The pause before the next write.
+    pause: Duration,
     /// The number of exchanges that were seen at the last write.
     wrote_seen: u64,
     /// A write is under way.
@@ -96,6 +108,41 @@ impl Recordings {
         Self { ended, ..Self::default() }
     }
 
+    /// Begins, ends or changes the standing sample, as rei.toml says.
+    pub fn configure(&mut self, tools: &Tools, at: Timestamp) {
+        let config = &tools.config.golden.record;
+        let is_refused = self.standing.is_none() && config.is_some();
+        if *config == self.standing_config && !is_refused {
+            return;
+        }
+        (self.standing, self.refused) = (None, None);
+        self.standing_config.clone_from(config);
+        let Some(config) = config else { return };
+        let shown = GoldenRecording {
+            name: config.name.clone(),
+            standing: true,
+            begun_at: at,
+            limit: config.limit,
+            // That of an earlier supervisor.
+            path: Some(tools.paths.recorded(&config.name))
+                .filter(|path| path.exists())
+                .map(|path| path.display().to_string()),
+            ..GoldenRecording::default()
+        };
+        match tapped(&tools.config, config.listener.as_deref()) {
+            Ok(listener) => {
+                let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+                let (exchanges, bytes) = (whole(config.limit), whole(config.bytes));
+                let limits = SampleLimits { exchanges, bytes, age: config.age };
+                self.standing = Some(Running::new(GoldenRecording { listener, ..shown }, limits, tools, at));
+            }
+            Err(why) => {
+                tracing::warn!(why, "no standing sample is recorded");
+                self.refused = Some(GoldenRecording { ended: Some(why), ..shown });
+            }
+        }
+    }
+
     /// Begins a recording.
     ///
     /// # Errors
@@ -109,6 +156,10 @@ impl Recordings {
         if let Some(running) = &self.recording {
             let reason = format!("the recording {} is under way", running.shown.name);
             return Err(OperationsError::Busy { reason });
+        }
+        if self.standing.as_ref().is_some_and(|standing| standing.shown.name == order.name) {
+            let reason = "it is the name of the standing sample".to_owned();
+            return Err(OperationsError::Invalid { field: "name".to_owned(), reason });
         }
         let invalid = |field: &str, reason: String| OperationsError::Invalid { field: field.to_owned(), reason };
         let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -138,15 +189,7 @@ impl Recordings {
             paused: self.is_paused,
             ..GoldenRecording::default()
         };
-        let running = Running {
-            recorder: Recorder::new(limits, RandomState::new().build_hasher().finish(), at)
-                .knowing(tools.secrets.clone()),
-            shown,
-            wrote: at,
-            wrote_seen: 0,
-            is_writing: false,
-            ends: None,
-        };
+        let running = Running::new(shown, limits, tools, at);
         // A file of the same name is of an earlier recording.
         let old = std::fs::remove_file(tools.paths.recorded(name));
         if let Err(error) = old.or_else(absent).and_then(|()| keep(&tools.paths, &running.shown)) {
@@ -171,17 +214,22 @@ impl Recordings {
         }
     }
 
-    /// What the tap is to copy: of Active, and only while no version is under trial.
-    pub fn orders(&self, active: Option<Slot>) -> Orders {
-        let is_wanted = !self.is_paused && self.recording.as_ref().is_some_and(|running| running.ends.is_none());
-        let capture = || Capture {
-            per_second: PER_SECOND,
-            methods: None,
-            body_bytes_max: BODY_BYTES_MAX,
-            events_max: EVENTS_MAX,
+    /// What the tap is to copy for each: of Active, and only while no version is under trial.
+    pub fn orders(&self, active: Option<Slot>) -> [(Consumer, Orders); 2] {
+        let of = |running: &Option<Running>, per_second| {
+            let is_wanted = !self.is_paused && running.as_ref().is_some_and(|running| running.ends.is_none());
+            let of = |slot| {
+                (is_wanted && active == Some(slot)).then_some(Capture {
+                    per_second,
+                    methods: None,
+                    body_bytes_max: BODY_BYTES_MAX,
+                    events_max: EVENTS_MAX,
+                })
+            };
+            Orders { a: of(Slot::A), b: of(Slot::B) }
         };
-        let of = |slot| (is_wanted && active == Some(slot)).then(capture);
-        Orders { a: of(Slot::A), b: of(Slot::B) }
+        let standing = of(&self.standing, STANDING_PER_SECOND);
+        [(Consumer::Recording, of(&self.recording, PER_SECOND)), (Consumer::Sample, standing)]
     }
 
     /// A trial has begun or ended, if `is_paused` changed.
@@ -190,86 +238,68 @@ impl Recordings {
             self.since = at;
         }
         self.is_paused = is_paused;
-        if let Some(running) = &mut self.recording {
+        for running in self.recording.iter_mut().chain(&mut self.standing) {
             running.recorder.pause(is_paused);
         }
     }
 
     /// The tap saw this number of requests.
     pub fn saw(&mut self, requests: u64) {
-        if let Some(running) = self.recording.as_mut().filter(|_| self.is_paused) {
+        for running in self.recording.iter_mut().chain(&mut self.standing).filter(|_| self.is_paused) {
             running.shown.paused_requests += requests;
         }
     }
 
     /// The tap has copied an exchange of the instance in a slot.
     pub fn offer(&mut self, captures: &Captures, slot: traffic::Slot, exchange: &Captured) {
-        let Some(running) = &mut self.recording else { return };
-        let is_meant = captures.is_for(Consumer::Recording, slot, exchange)
-            && exchange.listener == running.shown.listener
-            && exchange.at >= running.shown.begun_at
-            && exchange.at >= self.since
-            && !self.is_paused;
-        if is_meant && running.ends.is_none() {
-            running.recorder.offer(exchange.clone());
+        if self.is_paused || exchange.at < self.since {
+            return;
+        }
+        let all = [(Consumer::Recording, &mut self.recording), (Consumer::Sample, &mut self.standing)];
+        for (consumer, running) in all {
+            if let Some(running) = running.as_mut().filter(|_| captures.is_for(consumer, slot, exchange)) {
+                running.offer(exchange);
+            }
         }
     }
 
     /// Writes what is due. Called once a second, and when a recording is to end.
     pub fn look(&mut self, tools: &Tools, inputs: &Inputs, at: Timestamp) {
-        let Some(running) = &mut self.recording else { return };
-        if running.ends.is_none() && running.shown.until.is_some_and(|until| at >= until) {
-            running.ends = Some(("its time is over".to_owned(), Vec::new()));
+        for running in self.recording.iter_mut().chain(&mut self.standing) {
+            running.look(tools, inputs, at);
         }
-        let (seen, ..) = running.recorder.counts();
-        let is_last = running.ends.is_some();
-        let is_due = at.ms_since(running.wrote) >= millis(WRITE_PAUSE) && seen > running.wrote_seen;
-        if running.is_writing || !(is_last || is_due) {
-            return;
-        }
-        (running.is_writing, running.wrote, running.wrote_seen) = (true, at, seen);
-        let (recorder, name, listener) =
-            (running.recorder.clone(), running.shown.name.clone(), running.shown.listener.clone());
-        let (path, inputs) = (tools.paths.recorded(&name), inputs.clone());
-        tokio::spawn(async move {
-            let named = name.clone();
-            let work = move || {
-                let run = recorder.finish(&named, &listener);
-                let not_redactable = run.header.recording.as_ref().map_or(0, |recording| recording.not_redactable);
-                let written = run.exchanges.len() as u64;
-                jobs::write_run(&path, run).map(|()| (written, not_redactable))
-            };
-            // A panic is already logged.
-            let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()));
-            // The send fails only when the supervisor stops.
-            let _ = inputs.send(Input::Recorded(Written { name, is_last, result })).await;
-        });
     }
 
     /// The supervisor ends or is replaced: writes what the recording has, so that nothing is lost.
     pub async fn leave(&mut self, tools: &Tools) {
-        let Some(running) = self.recording.take() else { return };
-        let (path, Running { recorder, mut shown, .. }) = (tools.paths.recorded(&running.shown.name), running);
-        let paths = tools.paths.clone();
-        let write = move || {
-            let (seen, kept, _) = recorder.counts();
-            (shown.seen, shown.kept) = (seen, kept);
-            let run = recorder.finish(&shown.name, &shown.listener);
-            shown.written = run.exchanges.len() as u64;
-            shown.path = Some(path.display().to_string());
-            jobs::write_run(&path, run).and_then(|()| keep(&paths, &shown).map_err(|error| error.to_string()))
-        };
-        // A panic is already logged.
-        if let Ok(Err(reason)) = tokio::task::spawn_blocking(write).await {
-            tracing::error!(reason, "the recording cannot be written");
+        for running in self.recording.take().into_iter().chain(self.standing.take()) {
+            let (path, Running { recorder, mut shown, .. }) = (tools.paths.recorded(&running.shown.name), running);
+            let (paths, age) = (tools.paths.clone(), tools.config.golden.record.as_ref().map(|record| record.age));
+            let write = move || {
+                let (seen, kept, _) = recorder.counts();
+                (shown.seen, shown.kept) = (seen, kept);
+                if shown.standing {
+                    return if kept == 0 {
+                        Ok(())
+                    } else {
+                        write(recorder, &shown.name, &shown.listener, &path, age).map(drop)
+                    };
+                }
+                (shown.written, shown.not_redactable) = write(recorder, &shown.name, &shown.listener, &path, None)?;
+                shown.path = Some(path.display().to_string());
+                keep(&paths, &shown).map_err(|error| error.to_string())
+            };
+            // A panic is already logged.
+            if let Ok(Err(reason)) = tokio::task::spawn_blocking(write).await {
+                tracing::error!(reason, "the recording cannot be written");
+            }
         }
     }
 
     /// A write is done.
     pub fn on_written(&mut self, written: Written, captures: &Captures, tools: &Tools, at: Timestamp) {
-        let Some(running) = self.recording.as_mut().filter(|running| running.shown.name == written.name) else {
-            return;
-        };
+        let mut all = self.recording.iter_mut().chain(&mut self.standing);
+        let Some(running) = all.find(|running| running.shown.name == written.name) else { return };
         running.is_writing = false;
         match &written.result {
             Ok((count, not_redactable)) => {
@@ -278,6 +308,9 @@ impl Recordings {
                 shown.path = Some(tools.paths.recorded(&shown.name).display().to_string());
             }
             Err(reason) => tracing::error!(reason, name = written.name, "the recording cannot be written"),
+        }
+        if running.shown.standing {
+            return;
         }
         if !written.is_last {
             let shown = running.shown(captures);
@@ -304,15 +337,57 @@ impl Recordings {
 
     /// What an operator sees.
     pub fn shown(&self, captures: &Captures) -> Vec<GoldenRecording> {
-        let running = self
-            .recording
-            .as_ref()
-            .map(|running| GoldenRecording { paused: self.is_paused, ..running.shown(captures) });
-        running.into_iter().chain(self.ended.clone()).collect()
+        let shown = |running: &Running| GoldenRecording { paused: self.is_paused, ..running.shown(captures) };
+        let running = self.recording.iter().map(shown).chain(self.ended.clone());
+        running.chain(self.standing.iter().map(shown)).chain(self.refused.clone()).collect()
     }
 }
 
 impl Running {
+    fn new(shown: GoldenRecording, limits: SampleLimits, tools: &Tools, at: Timestamp) -> Self {
+        let seed = RandomState::new().build_hasher().finish();
+        let recorder = Recorder::new(limits, seed, at).knowing(tools.secrets.clone());
+        Self { recorder, shown, wrote: at, pause: WRITE_PAUSE, wrote_seen: 0, is_writing: false, ends: None }
+    }
+
+    /// Takes an exchange that is one of its own.
+    fn offer(&mut self, exchange: &Captured) {
+        let is_own = exchange.listener == self.shown.listener && exchange.at >= self.shown.begun_at;
+        if is_own && self.ends.is_none() {
+            self.recorder.offer(exchange.clone());
+        }
+    }
+
+    /// Writes the run if it is due.
+    fn look(&mut self, tools: &Tools, inputs: &Inputs, at: Timestamp) {
+        if self.ends.is_none() && self.shown.until.is_some_and(|until| at >= until) {
+            self.ends = Some(("its time is over".to_owned(), Vec::new()));
+        }
+        let (seen, ..) = self.recorder.counts();
+        let is_last = self.ends.is_some();
+        let is_due = at.ms_since(self.wrote) >= millis(self.pause) && seen > self.wrote_seen;
+        if self.is_writing || !(is_last || is_due) {
+            return;
+        }
+        (self.is_writing, self.wrote, self.wrote_seen) = (true, at, seen);
+        if self.shown.standing {
+            self.pause = (self.pause * 2).min(STANDING_PAUSE_MAX);
+        }
+        let age = tools.config.golden.record.as_ref().map(|record| record.age).filter(|_| self.shown.standing);
+        let (recorder, name, listener) = (self.recorder.clone(), self.shown.name.clone(), self.shown.listener.clone());
+        let (path, inputs) = (tools.paths.recorded(&name), inputs.clone());
+        tokio::spawn(async move {
+            let work = {
+                let name = name.clone();
+                move || write(recorder, &name, &listener, &path, age)
+            };
+            // A panic is already logged.
+            let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()));
+            // The send fails only when the supervisor stops.
+            let _ = inputs.send(Input::Recorded(Written { name, is_last, result })).await;
+        });
+    }
+
     fn shown(&self, captures: &Captures) -> GoldenRecording {
         let (seen, kept, _) = self.recorder.counts();
         let counts = captures.counts();
@@ -324,6 +399,32 @@ impl Running {
             + captures.undecoded();
         GoldenRecording { seen, kept, not_copied, ..self.shown.clone() }
     }
+}
+
+/// Writes a run. Returns the number of its exchanges, and of those that could not be redacted.
+///
+/// The standing sample of a new supervisor is small at first. So it takes the place of the one before only if it has as many
+/// exchanges, or if that one is older than `age`.
+fn write(
+    recorder: Recorder,
+    name: &str,
+    listener: &str,
+    path: &Path,
+    age: Option<Duration>,
+) -> Result<(u64, u64), String> {
+    let run = recorder.finish(name, listener);
+    let not_redactable = run.header.recording.as_ref().map_or(0, |recording| recording.not_redactable);
+    let written = run.exchanges.len() as u64;
+    let before = age.and_then(|age| {
+        let modified = path.metadata().and_then(|found| found.modified()).ok()?;
+        let is_young = modified.elapsed().is_ok_and(|elapsed| elapsed < age);
+        // A file that cannot be read is replaced.
+        is_young.then(|| golden::read(path).ok()).flatten()
+    });
+    if let Some(before) = before.map(|before| before.exchanges.len() as u64).filter(|before| *before > written) {
+        return Ok((before, not_redactable));
+    }
+    jobs::write_run(path, run).map(|()| (written, not_redactable))
 }
 
 /// The listener whose requests the tap sees.

@@ -218,3 +218,32 @@ fn a_killed_supervisor_loses_nothing_that_was_written() {
     let after = lab.wait_for("the recording", |lab| recording(lab).filter(|it| it.ended.is_some()));
     assert!(after.written + after.not_redactable > 0 && after.kept >= before.kept, "{after:?}");
 }
+
+#[test]
+fn the_standing_sample_is_written_without_secrets_and_becomes_a_run() {
+    let more = "[validation]\ngolden = [\"LAB/golden\"]\n[golden]\nrecord = { limit = 40 }";
+    let Some(mut lab) = Lab::serving(Setup { more, ..SETUP }) else { return };
+    lab.until_settled();
+    let _users = Users::of(&lab);
+    let standing = |lab: &Lab| lab.status()?.recordings.into_iter().find(|it| it.standing);
+    let written = lab.wait_for("a write", |lab| standing(lab).filter(|it| it.written > 0));
+    assert!(written.ended.is_none() && written.seen > 0 && written.kept <= 40, "{written:?}");
+    for secret in SECRETS {
+        let found = containing(&lab.path("state"), secret);
+        assert!(found.is_empty(), "{secret} is in {found:?}");
+    }
+    let (code, said) = crate::recorded::rei(&lab, &["golden", "record", "--sample", "--name", "taken"]);
+    assert_eq!(code, Some(0), "{said}");
+    let run = golden::read(&lab.path("golden/taken.golden.jsonl")).unwrap();
+    assert!(run.header.name == "taken" && run.header.recording.is_some_and(|it| it.qualified), "{said}");
+    // What a new supervisor has at first is less than what the old one has written.
+    let before = golden::read(Path::new(&written.path.unwrap())).unwrap().exchanges.len();
+    lab.kill();
+    lab.start();
+    let after = lab.wait_for("a write", |lab| standing(lab).filter(|it| it.written > 0));
+    assert!(after.written >= before as u64, "{after:?}");
+    // Without the key there is none.
+    lab.configure(SETUP);
+    lab.signal(Signal::SIGHUP);
+    lab.wait_for("no sample", |lab| (lab.status().is_some() && standing(lab).is_none()).then_some(()));
+}

@@ -1,6 +1,6 @@
 //! `rei golden record`: makes a golden run of what users ask, and qualifies it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +36,9 @@ pub struct Args {
     /// The listener whose requests are recorded; without it, the first one that has a tap
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// Take what the standing sample of `golden.record` has now, and record nothing more
+    #[arg(long, conflicts_with_all = ["time", "limit", "listener"])]
+    sample: bool,
     /// Write the run as it was recorded, and do not replay it on Active
     #[arg(long)]
     no_qualify: bool,
@@ -61,6 +64,12 @@ pub fn run(args: &Args, global: &Global, config: &Config, ui: &mut Ui) -> Result
         let exists = CommandError::new(Kind::Failed, format!("{} exists", path.display()));
         return Err(exists.hint("choose another name with --name, or remove the file"));
     }
+    if args.sample {
+        let (file, count) = sample(global)?;
+        take(Path::new(&file), directory, &path, Some(&name))?;
+        ui.result(&format!("wrote {} with {count} exchanges", path.display()))?;
+        return qualified(args, name, global, config, ui);
+    }
     let (listener, for_ms) = (args.listener.clone(), millis(args.time));
     let begun = ask(global, async |it| it.record_golden(name.clone(), listener, for_ms, args.limit).await)?;
     ui.status(&format!("recording the requests to {}; Ctrl-C ends it early", begun.listener));
@@ -77,8 +86,31 @@ pub fn run(args: &Args, global: &Global, config: &Config, ui: &mut Ui) -> Result
             "`rei status` says what the tap sees of the requests; record for longer with --for"
         }));
     };
-    take(Path::new(file), directory, &path)?;
+    take(Path::new(file), directory, &path, None)?;
     ui.result(&format!("wrote {} with {} exchanges", path.display(), ended.written))?;
+    qualified(args, name, global, config, ui)
+}
+
+/// The file of the standing sample, and the number of its exchanges.
+fn sample(global: &Global) -> Result<(String, usize), CommandError> {
+    let all = ask(global, async |it| it.status().await)?.recordings;
+    let Some(standing) = all.into_iter().find(|it| it.standing) else {
+        let none = CommandError::new(Kind::Failed, "there is no standing sample");
+        return Err(none.hint("write `record = true` below `[golden]` in rei.toml"));
+    };
+    if let Some(why) = standing.ended {
+        return Err(CommandError::new(Kind::Failed, format!("there is no standing sample: {why}")));
+    }
+    let path = standing.path.filter(|path| Path::new(path).exists()).ok_or_else(|| {
+        let empty = CommandError::new(Kind::Findings, "the standing sample was not written yet");
+        empty.hint("`rei status` says how many exchanges it has")
+    })?;
+    let count = golden::read(Path::new(&path))?.exchanges.len();
+    Ok((path, count))
+}
+
+/// Qualifies the run that was written, if this is wanted.
+fn qualified(args: &Args, name: String, global: &Global, config: &Config, ui: &mut Ui) -> Result<(), CommandError> {
     if args.no_qualify {
         ui.hint(&format!("keep what Active repeats: rei golden qualify {name}"));
         return Ok(());
@@ -145,16 +177,16 @@ fn counts(ended: &GoldenRecording, ui: &mut Ui) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Copies the run to the folder of golden runs.
-fn take(from: &Path, directory: &Path, to: &PathBuf) -> Result<(), CommandError> {
+/// Copies the run to the folder of golden runs, under another name if it is given.
+fn take(from: &Path, directory: &Path, to: &Path, name: Option<&str>) -> Result<(), CommandError> {
     let failed = |error: std::io::Error| {
         let failed = CommandError::new(Kind::Failed, format!("cannot write {}", to.display())).because(error);
         failed.hint(format!("copy {} there as a user who may read and write both", from.display()))
     };
-    golden::verify(from)?;
-    let new = to.with_extension("new");
-    std::fs::create_dir_all(directory)
-        .and_then(|()| std::fs::copy(from, &new))
-        .and_then(|_| std::fs::rename(&new, to))
-        .map_err(failed)
+    let mut run = golden::read(from)?;
+    if let Some(name) = name {
+        name.clone_into(&mut run.header.name);
+    }
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    golden::write(to, run).map_err(CommandError::from)
 }

@@ -1,6 +1,7 @@
 //! `rei golden review`: which routes of the live traffic the runs cover, and which they do not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use crate::cli::ui::Ui;
 use crate::config::Config;
 use crate::golden::{self, Coverage, CoveredRoute, percent};
 use crate::interface::operations::TrafficStatus;
+use crate::live::Route;
 
 /// `rei golden review`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,8 @@ struct Review {
     source: String,
     window_ms: u64,
     percent: f64,
+    /// Routes that no run has, but the standing sample.
+    sampled: Vec<String>,
     #[serde(flatten)]
     coverage: Coverage,
 }
@@ -41,22 +45,31 @@ pub fn run(args: &Args, global: &Global, config: &Config, ui: &mut Ui) -> Result
             *exchanges.entry(route).or_insert(0) += classes.values().sum::<u64>();
         }
     }
-    let traffic = ask(global, async |it| it.routes().await)?;
+    let (traffic, recordings) = ask(global, async |it| Ok((it.routes().await?, it.status().await?.recordings)))?;
+    let mut sampled = BTreeMap::new();
+    for path in recordings.into_iter().filter(|it| it.standing).filter_map(|it| it.path) {
+        for (route, classes) in golden::routes(&golden::read(Path::new(&path))?) {
+            *sampled.entry(route).or_insert(0) += classes.values().sum::<u64>();
+        }
+    }
     let Some(traffic) = traffic.into_iter().max_by_key(|traffic| traffic.requests) else {
         let unseen = CommandError::new(Kind::Failed, "no source sees the requests of Active");
         return Err(unseen.hint("set `health.metrics`, `health.log` or `traffic.tap` in rei.toml"));
     };
-    let review = review(traffic, &exchanges);
+    let review = review(traffic, &exchanges, &sampled);
     if args.json {
         return Ok(ui.json(&review)?);
     }
     Ok(print(&review, ui)?)
 }
 
-fn review(traffic: TrafficStatus, exchanges: &BTreeMap<crate::live::Route, u64>) -> Review {
+fn review(traffic: TrafficStatus, exchanges: &BTreeMap<Route, u64>, sampled: &BTreeMap<Route, u64>) -> Review {
     let live: Vec<(String, u64)> = traffic.routes.into_iter().map(|route| (route.route, route.requests)).collect();
     let coverage = Coverage::of(&live, traffic.requests, exchanges);
-    Review { source: traffic.source, window_ms: traffic.window_ms, percent: coverage.percent(), coverage }
+    let in_sample = Coverage::of(&live, traffic.requests, sampled).routes.into_iter().filter(|it| it.exchanges > 0);
+    let is_new = |route: &String| coverage.routes.iter().any(|it| it.route == *route && it.exchanges == 0);
+    let sampled = in_sample.map(|it| it.route).filter(is_new).collect();
+    Review { source: traffic.source, window_ms: traffic.window_ms, percent: coverage.percent(), sampled, coverage }
 }
 
 fn print(review: &Review, ui: &mut Ui) -> std::io::Result<()> {
@@ -69,6 +82,10 @@ fn print(review: &Review, ui: &mut Ui) -> std::io::Result<()> {
     ui.table(&["route", "requests", "share", "exchanges"], routes.iter().map(row).collect())?;
     for route in unused {
         ui.result(&format!("not in the live traffic now: {route}"))?;
+    }
+    if !review.sampled.is_empty() {
+        ui.result(&format!("the standing sample has also: {}", review.sampled.join(", ")))?;
+        ui.hint("take it into a run: rei golden record --sample");
     }
     let (source, seconds) = (&review.source, review.window_ms / 1_000);
     let percent = review.percent;

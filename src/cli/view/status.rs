@@ -39,7 +39,7 @@ pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
         page.row("Listening", &listen);
     }
     for recording in &status.recordings {
-        page.row("Recording", &recording_parts(recording, look));
+        page.row(if recording.standing { "Sample" } else { "Recording" }, &recording_parts(recording, look));
     }
     housekeeping_rows(&mut page, status, look);
     page.gap();

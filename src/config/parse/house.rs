@@ -1,10 +1,11 @@
-//! `[traffic]`, `[isolation]` and `[state]`.
+//! `[traffic]`, `[golden]`, `[isolation]` and `[state]`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::super::section::{At, Node, Read, Section};
 use super::super::value::{Bytes, one_of};
-use super::super::{Isolation, Place, State, Tap, TapListeners, Traffic};
+use super::super::{Golden, Isolation, Listen, Place, StandingSample, State, Tap, TapListeners, Traffic};
 use super::paths;
 use super::signals::at_least_one;
 
@@ -35,6 +36,39 @@ pub(super) fn traffic(mut section: Section<'_>) -> Option<Traffic> {
     section.close();
     let share = share?.value;
     Some(Traffic { tap: Tap { share: if is_off { 0.0 } else { share }, listeners: listeners?.value } })
+}
+
+pub(super) fn golden(mut section: Section<'_>, listeners: Option<&[Listen]>) -> Option<Golden> {
+    let record = section.optional_section("record").map(|section| sample(section, listeners));
+    section.close();
+    Some(Golden { record: record.map_or(Some(None), |sample| sample.map(Some))? })
+}
+
+fn sample(mut section: Section<'_>, listeners: Option<&[Listen]>) -> Option<StandingSample> {
+    let (name, listener) = (section.value::<String>("name"), section.optional::<String>("listener"));
+    let (limit, bytes) = (at_least_one(&mut section, "limit"), section.value::<Bytes>("bytes"));
+    let age = section.value::<Duration>("age");
+    if let Some(at) = name.as_ref().filter(|at| !paths::is_name(&at.value, 64)) {
+        section.impossible(
+            "name",
+            &at.span,
+            format!("`{}` is no name of a run", at.value),
+            "use letters, digits, `-` and `_`",
+        );
+    }
+    if let (Some(at), Some(all)) = (&listener, listeners)
+        && !all.iter().any(|listen| listen.name == at.value)
+    {
+        section.impossible(
+            "listener",
+            &at.span,
+            format!("there is no listener `{}`", at.value),
+            "name one of `runtime.listen`",
+        );
+    }
+    section.close();
+    let listener = listener.map(|at| at.value);
+    Some(StandingSample { name: name?.value, listener, limit: limit?, bytes: bytes?.value.0, age: age?.value })
 }
 
 pub(super) fn isolation(mut section: Section<'_>) -> Option<Isolation> {
