@@ -47,24 +47,34 @@ impl std::fmt::Display for Divergence {
     }
 }
 
-/// The differences that do not count, because Active's own answers differ there.
+/// The differences that do not count, because Active's own answers differ there: pairs of its answers.
 #[derive(Clone, Debug, Default)]
-pub struct Noise(Option<(Facets, Facets)>);
+pub struct Noise(Vec<(Facets, Facets)>);
 
 impl Noise {
     /// No noise: Active has not given two answers, so everything counts.
     pub fn none() -> Self {
-        Self(None)
+        Self(Vec::new())
     }
 
     /// The differences between two answers of Active.
     pub fn between(first: Facets, second: Facets) -> Self {
-        Self(Some((first, second)))
+        Self(vec![(first, second)])
+    }
+
+    /// Also the differences between the first answer of Active and another one.
+    pub fn and(&mut self, other: Facets) {
+        if let Some((first, _)) = self.0.first() {
+            self.0.push((first.clone(), other));
+        }
     }
 
     /// True if a difference at this path is noise.
     fn contains(&self, path: &[String], normalisers: &Normalisers) -> bool {
-        let Some((first, second)) = &self.0 else { return false };
+        self.0.iter().any(|(first, second)| Self::differs(first, second, path, normalisers))
+    }
+
+    fn differs(first: &Facets, second: &Facets, path: &[String], normalisers: &Normalisers) -> bool {
         for end in 1..=path.len() {
             let here = &path[..end];
             match (first.get(here), second.get(here)) {

@@ -83,6 +83,13 @@ impl Order {
     }
 }
 
+impl Order {
+    /// Whether requests of the run overlap, so that answers may depend on which one is served first.
+    pub fn overlaps(&self) -> bool {
+        self.starts.iter().enumerate().any(|(position, start)| start.after < position)
+    }
+}
+
 /// How far a replay is.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -184,6 +191,7 @@ mod tests {
         assert_eq!(order, Order::of(&exchanges(&times)), "the same run gives the same plan");
         let pauses: Vec<u128> = order.starts.iter().map(|start| start.pause.as_millis()).collect();
         assert_eq!(pauses, [0, 10, 20, 20]);
+        assert!(order.overlaps() && !Order::of(&exchanges(&[None, Some((1, 0, 5)), Some((2, 5, 5))])).overlaps());
         // Pipelined requests of one connection are answered one after the other.
         assert_eq!(waves(&[Some((1, 0, 50)), Some((1, 1, 50))]), [[0], [1]]);
         // The order in the file does not count, but that of a connection does.

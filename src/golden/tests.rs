@@ -163,6 +163,23 @@ fn noise_is_subtracted_fact_by_fact() {
 }
 
 #[test]
+fn a_further_answer_of_active_adds_noise_and_takes_none_away() {
+    let none = Normalisers::compile(&[]).unwrap();
+    let facets = |body: &str| Facets::of_response(&answer(body), &none);
+    let differs = |noise: &Noise| -> Vec<String> {
+        let found = compare(&facets(r#"{"a":1,"b":1,"c":1}"#), &facets(r#"{"a":2,"b":2,"c":2}"#), noise, &none);
+        found.into_iter().map(|divergence| divergence.at).collect()
+    };
+    let mut noise = Noise::between(facets(r#"{"a":1,"b":1,"c":1}"#), facets(r#"{"a":7,"b":1,"c":1}"#));
+    assert_eq!(differs(&noise), ["body/b", "body/c"]);
+    noise.and(facets(r#"{"a":1,"b":7,"c":1}"#));
+    assert_eq!(differs(&noise), ["body/c"]);
+    let mut nothing = Noise::none();
+    nothing.and(facets(r#"{"a":1}"#));
+    assert_eq!(differs(&nothing).len(), 3, "without two answers everything counts");
+}
+
+#[test]
 fn normalisers_exclude_differences() {
     let all = rules(&[
         Normaliser::Ignore { pointer: "/items/*/id".into() },

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::golden::{Answer, Facets, GoldenRun, Noise};
+use crate::golden::{Answer, Facets, GoldenRun, Noise, Order};
 use crate::interface::types::Verdict;
 use crate::validation::builder::Infrastructure;
 use crate::validation::builder::instance::AFTERMATH;
@@ -16,33 +16,47 @@ use crate::validation::checks::{GoldenSpec, InputName};
 /// How often Active is started again in one run: its own crashes must not hide the noise of what follows.
 pub(super) const ACTIVE_RESTARTS_MAX: u64 = 3;
 
+/// How often Active is asked again if a candidate answers a run with overlapping requests in another way.
+const MORE_ROUNDS: usize = 2;
+
 pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome, Infrastructure> {
     let (run, rules) = read_run(job)?;
     let (candidate, active) = (job.version(InputName::Candidate)?, job.version(InputName::Active)?);
-    let (noises, remarks) = listen_for_noise(job, spec, active, &run, &rules).await?;
-    let silent = Noise::none();
-    let noise = |index: usize| noises.get(index).unwrap_or(&silent);
-    let differs = |index: usize, answer: &Answer| match run.exchanges.get(index) {
-        Some(exchange) => divergences(exchange, answer, noise(index), rules.at(index)),
-        None => Vec::new(),
-    };
-    let bad = |index: usize, answer: &Answer| !differs(index, answer).is_empty();
-    let answered = round(
-        candidate,
-        &run,
-        &RoundLimits {
+    let (mut noises, remarks) = listen_for_noise(job, spec, active, &run, &rules).await?;
+    let differs =
+        |index: usize, answer: &Answer, noises: &[Noise]| match run.exchanges.get(index).zip(noises.get(index)) {
+            Some((exchange, noise)) => divergences(exchange, answer, noise, rules.at(index)),
+            None => Vec::new(),
+        };
+    let ask = async |noises: &[Noise]| {
+        let bad = |index: usize, answer: &Answer| !differs(index, answer, noises).is_empty();
+        let limits = RoundLimits {
             request_timeout_ms: spec.request_timeout_ms,
             job,
             restarts_max: 0,
             aftermath: AFTERMATH,
             bad: &bad,
-        },
-    )
-    .await?;
+        };
+        round(candidate, &run, &limits).await
+    };
+    let answers_other = |round: &Round, noises: &[Noise]| {
+        round.asked().any(|(index, answer)| answer.response.is_ok() && !differs(index, answer, noises).is_empty())
+    };
+    let mut answered = ask(&noises).await?;
+    // Which of two overlapping requests is served first is luck, and two answers of Active may not show it.
+    if answers_other(&answered, &noises) && Order::of(&run.exchanges).overlaps() {
+        for _ in 0..MORE_ROUNDS {
+            listen_again(job, spec, active, &run, &rules, &mut noises).await?;
+        }
+        if !answers_other(&answered, &noises) {
+            // It was luck. The round may have been cut because of it.
+            answered = ask(&noises).await?;
+        }
+    }
     let mut details = Vec::new();
     let mut first = None;
     for (index, answer) in answered.asked() {
-        let found = differs(index, answer);
+        let found = differs(index, answer, &noises);
         let Some(divergence) = found.first() else { continue };
         if first.is_none() {
             first = Some(format!("{}: {divergence}", name(&run, index)));
@@ -51,7 +65,7 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
                 && let (Some(good), Some(given)) =
                     (Facets::of_recorded(exchange, rules), answer.facets(exchange, rules))
             {
-                details.extend(crate::golden::diff(&good, &given, noise(index), rules));
+                details.extend(crate::golden::diff(&good, &given, &noises[index], rules));
             }
         }
         details.extend(found.iter().take(DIVERGENT_MAX).map(|one| format!("{}: {one}", name(&run, index))));
@@ -73,6 +87,37 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
     Ok(outcome.figure("exchanges", all as u64).figure("answered", asked as u64))
 }
 
+/// The bounds of a round of Active.
+fn limits_of_active<'a>(job: &'a Job, spec: &GoldenSpec) -> RoundLimits<'a> {
+    RoundLimits {
+        request_timeout_ms: spec.request_timeout_ms,
+        job,
+        restarts_max: ACTIVE_RESTARTS_MAX,
+        aftermath: Duration::ZERO,
+        bad: &|_, _| false,
+    }
+}
+
+/// One more run of Active: what differs from its first one is noise too.
+async fn listen_again(
+    job: &Job,
+    spec: &GoldenSpec,
+    active: &Subject,
+    run: &GoldenRun,
+    rules: &Rules,
+    noises: &mut [Noise],
+) -> Result<(), Infrastructure> {
+    let again = round(active, run, &limits_of_active(job, spec)).await?;
+    if Instant::now() >= job.deadline {
+        return Err(Infrastructure::ActiveTooSlow);
+    }
+    for ((index, exchange), noise) in run.exchanges.iter().enumerate().zip(noises) {
+        let facets = again.answer(index).and_then(|answer| answer.facets(exchange, rules.at(index)));
+        facets.into_iter().for_each(|facets| noise.and(facets));
+    }
+    Ok(())
+}
+
 /// Two runs of Active: what differs between them, exchange by exchange, and what a person should know about them.
 async fn listen_for_noise(
     job: &Job,
@@ -81,13 +126,7 @@ async fn listen_for_noise(
     run: &GoldenRun,
     rules: &Rules,
 ) -> Result<(Vec<Noise>, Vec<String>), Infrastructure> {
-    let limits = RoundLimits {
-        request_timeout_ms: spec.request_timeout_ms,
-        job,
-        restarts_max: ACTIVE_RESTARTS_MAX,
-        aftermath: Duration::ZERO,
-        bad: &|_, _| false,
-    };
+    let limits = limits_of_active(job, spec);
     let (one, two) = (round(active, run, &limits).await?, round(active, run, &limits).await?);
     if Instant::now() >= job.deadline {
         return Err(Infrastructure::ActiveTooSlow);
