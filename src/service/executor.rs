@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::capture::Captures;
+use super::capture::{Captures, Consumer};
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
