@@ -3,6 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rei::golden::Captured;
 use rei::runtime::traffic::Slot;
@@ -12,6 +15,8 @@ use crate::tap::{ALL, RunningTap, Site};
 
 /// A body that needs a memory file to be sent.
 const LARGE: usize = 700_000;
+/// The pause between two repetitions of an order: a supervisor repeats it each second.
+const REPEATED: Duration = Duration::from_secs(1);
 /// A body beyond the bound.
 const HUGE: usize = 1_500_000;
 
@@ -133,14 +138,31 @@ fn memory(tap: &RunningTap) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
 }
 
+/// An order that is repeated as a supervisor repeats it, because the tap forgets it after some seconds. Dropped, it ends.
+struct Ordered(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Drop for Ordered {
+    fn drop(&mut self) {
+        let (end, thread) = self.0.take().unwrap();
+        drop(end);
+        let _ = thread.join();
+    }
+}
+
 /// Gives the order, and waits until the tap follows it.
-fn order(site: &mut Site, a: Capture) {
+fn order(site: &mut Site, a: Capture) -> Ordered {
     let at = site.at;
-    site.tap().link.order(&Orders { a: Some(a), b: None }).unwrap();
+    let link = site.tap().link.clone();
+    let (end, ended) = channel();
+    let thread = std::thread::spawn(move || {
+        let orders = Orders { a: Some(a), b: None };
+        while link.order(&orders).is_ok() && ended.recv_timeout(REPEATED) == Err(RecvTimeoutError::Timeout) {}
+    });
     site.tap().until(|tap| {
         get(at, "/probe");
         paths(tap).contains(&"/probe")
     });
+    Ordered(Some((end, thread)))
 }
 
 /// The copies that are no probes, in the order of their connections.
@@ -158,7 +180,7 @@ fn whole_exchanges_arrive_as_they_were() {
     let mut site = Site::new(ALL);
     site.instance(Slot::A, serve);
     get(site.at, "/before-the-order");
-    order(&mut site, everything());
+    let _ordered = order(&mut site, everything());
     // Four at once, then one whose body waits for a permission, then one that is another protocol.
     let mut kept = get(site.at, "/first");
     let pipelined = [("GET", "/large"), ("HEAD", "/x"), ("GET", "/204"), ("GET", "/304"), ("GET", "/hint")];
@@ -214,7 +236,7 @@ fn whole_exchanges_arrive_as_they_were() {
 fn what_no_order_asks_for_is_not_copied() {
     let mut site = Site::new(ALL);
     site.instance(Slot::A, serve);
-    order(&mut site, Capture { methods: Some(vec!["GET".to_owned()]), ..everything() });
+    let first = order(&mut site, Capture { methods: Some(vec!["GET".to_owned()]), ..everything() });
     let mut client = get(site.at, "/got");
     say(
         &mut client,
@@ -225,7 +247,8 @@ fn what_no_order_asks_for_is_not_copied() {
     let found = copies(&mut site, 2);
     assert_eq!(found.iter().map(|it| it.request.path.as_str()).collect::<Vec<_>>(), ["/got", "/last"]);
     // Few of many.
-    order(&mut site, Capture { per_second: 1, ..everything() });
+    drop(first);
+    let _ordered = order(&mut site, Capture { per_second: 1, ..everything() });
     let at = site.at;
     let many = |tap: &RunningTap| paths(tap).iter().filter(|path| **path == "/many").count();
     site.tap().until(|tap| {
@@ -240,7 +263,7 @@ fn what_no_order_asks_for_is_not_copied() {
 fn large_and_endless_bodies_are_given_up_and_need_no_memory() {
     let mut site = Site::new(ALL);
     site.instance(Slot::A, serve);
-    order(&mut site, everything());
+    let _ordered = order(&mut site, everything());
     let before = memory(site.tap());
     get(site.at, "/huge");
     let mut endless = TcpStream::connect(site.at).unwrap();
@@ -276,7 +299,7 @@ fn a_supervisor_that_reads_nothing_disturbs_no_relay() {
     const CLIENTS: u64 = 60;
     let mut site = Site::new(ALL);
     site.instance(Slot::A, serve);
-    order(&mut site, everything());
+    let _ordered = order(&mut site, everything());
     let before = memory(site.tap());
     for _ in 0..CLIENTS {
         get(site.at, "/large");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::blueprint::library::Library;
-use crate::config::types::{Listen, ListenAddress};
+use crate::config::types::{Listen, ListenAddress, StandingSample};
 use crate::config::{Config, LogFormat};
 use crate::golden;
 use crate::preflight::answer::Answer;
@@ -36,9 +36,10 @@ pub fn blueprints(config: Option<&Config>) -> Vec<Answer> {
 pub fn golden(config: Option<&Config>) -> Vec<Answer> {
     let Some(config) = config.filter(|config| !config.validation.golden.is_empty()) else { return Vec::new() };
     vec![match golden_runs(config) {
-        Ok(runs) if runs.is_empty() => {
-            Answer::warn("no golden run in `validation.golden`", "make one: rei golden import FILE")
-        }
+        Ok(runs) if runs.is_empty() => Answer::warn(
+            "no golden run in `validation.golden`",
+            "make one: rei golden record, or rei golden import FILE",
+        ),
         Ok(runs) => Answer::ok(runs.join(", ")),
         Err(answer) => answer,
     }]
@@ -100,6 +101,16 @@ pub fn tap(config: Option<&Config>) -> Vec<Answer> {
     let tcp = config.runtime.listen.iter().filter(|listen| matches!(listen.address, ListenAddress::Tcp(_)));
     let (taken, left): (Vec<_>, Vec<_>) = tcp.partition(|listen| tap.takes(listen));
     let names = |listens: &[&Listen]| listens.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    let is_recorded = |sample: &StandingSample| {
+        let named = |listen: &&Listen| sample.listener.as_ref().is_none_or(|name| *name == listen.name);
+        tap.share > 0.0 && taken.iter().any(named)
+    };
+    if let Some(sample) = config.golden.record.as_ref().filter(|sample| !is_recorded(sample)) {
+        let of = sample.listener.as_ref().map_or_else(String::new, |name| format!(" in front of {name}"));
+        let line = format!("`golden.record` records nothing: there is no tap{of}");
+        let hint = "set `traffic.tap = { listeners = \"all\" }`, name a listener on a loopback address, or remove `golden.record`";
+        return vec![Answer::warn(line, hint)];
+    }
     if taken.is_empty() && left.is_empty() {
         return Vec::new();
     }
@@ -151,6 +162,32 @@ pub fn secrets(config: Option<&Config>, own_file: &Path) -> Vec<Answer> {
 mod tests {
     use super::*;
     use crate::preflight::answer::Level;
+
+    #[test]
+    fn a_standing_sample_without_a_tap_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |address: &str, more: &str| {
+            let file = dir.path().join("rei.toml");
+            let text = format!(
+                "[runtime]\nname = \"x\"\nsource = \"https://example.org/x\"\ncommand = [\"bin/x\"]\n\
+                 listen = [\"http={address}\"]\n{more}\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            tap(Some(&Config::load(&file).unwrap())).remove(0)
+        };
+        let record = "[golden]\nrecord = true";
+        assert_eq!(told("127.0.0.1:80", record).level, Level::Ok);
+        assert_eq!(told("0.0.0.0:80", "").level, Level::Ok);
+        assert_eq!(
+            told("0.0.0.0:80", &format!("{record}\n[traffic]\ntap = {{ listeners = \"all\" }}")).level,
+            Level::Ok
+        );
+        let off = told("127.0.0.1:80", &format!("{record}\n[traffic]\ntap = false"));
+        for answer in [told("0.0.0.0:80", record), told("unix:/run/x", record), off] {
+            assert_eq!(answer.level, Level::Warn, "{}", answer.line);
+            assert!(answer.line.contains("golden.record"), "{}", answer.line);
+        }
+    }
 
     #[test]
     fn a_secret_that_others_can_read_is_told() {
