@@ -328,7 +328,7 @@ impl Connection {
     /// # Errors
     /// As for [`send`]; also if the server has closed the connection.
     pub async fn send(&mut self, request: &Request, timeout: Duration, extent: Extent) -> Result<Response, Error> {
-        self.exchange(request, None, timeout, Reading::Kept(extent)).await
+        self.send_streamed(request, None, timeout, Reading::Kept(extent)).await
     }
 
     /// As [`Self::send`], with a body that is in a file, or an answer that is given away piece by piece.
@@ -336,16 +336,6 @@ impl Connection {
     /// # Errors
     /// As for [`Self::send`].
     pub async fn send_streamed(
-        &mut self,
-        request: &Request,
-        body: Option<File>,
-        timeout: Duration,
-        reading: Reading<'_>,
-    ) -> Result<Response, Error> {
-        self.exchange(request, body, timeout, reading).await
-    }
-
-    async fn exchange(
         &mut self,
         request: &Request,
         body: Option<File>,
@@ -524,6 +514,26 @@ fn build(
         path: request.path.clone(),
         source,
     })
+}
+
+/// Headers that concern one connection (RFC 9110, section 7.6.1) or the coding of a body on it, in lower case.
+const OF_CONNECTION: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// Whether a header concerns one connection or the coding of a body on it, and not the exchange. Who sends the exchange again
+/// has headers of its own for that. `transfer-encoding` is not among them: that a request came in chunks can be repeated.
+pub fn is_of_connection(name: &str) -> bool {
+    OF_CONNECTION.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// What is done with the body of an answer.

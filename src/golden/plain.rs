@@ -4,21 +4,8 @@
 use std::io::{self, Read};
 
 use super::capture::Captured;
+use crate::http;
 
-/// Headers that concern one connection or the form of the body, not the exchange. A replay sends its own; an answer must come
-/// without a content coding, so that it can be compared.
-const OF_CONNECTION: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-];
 /// Codings of one body. A server that applies more than one has a fault, or an attacker sends it.
 const CODINGS_MAX: usize = 2;
 /// The buffer of the decoder for Brotli, in bytes.
@@ -69,7 +56,8 @@ impl Captured {
                     *body = decoded(coding, body, body_bytes_max)?;
                 }
             }
-            headers.retain(|(name, _)| !OF_CONNECTION.contains(&name.to_ascii_lowercase().as_str()));
+            // An answer must come without a content coding, so that it can be compared.
+            headers.retain(|(name, _)| !http::is_of_connection(name));
         }
         // A replay sends a request in chunks again if it came so. How an answer is framed says nothing.
         response.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("transfer-encoding"));

@@ -48,19 +48,6 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(2);
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// A source counts a request within this time. Later, what it did not count is forgotten.
 const OWED_MAX: Duration = Duration::from_secs(15);
-/// Headers of one connection (RFC 9110, section 7.6.1), and codings: an answer is compared as it is without them.
-const NOT_REPEATED: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "expect",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// The shadow that is under way, and what rei asked in the last one.
 #[derive(Default)]
 pub struct ShadowWatch {
@@ -416,9 +403,9 @@ impl Shared {
     }
 }
 
-/// The request as it is asked again.
+/// The request as it is asked again. The headers of the user's connection were taken out when the copy became plain.
 fn repeated(request: &Request) -> Request {
-    let is_repeated = |(name, _): &&(String, String)| !NOT_REPEATED.contains(&name.to_ascii_lowercase().as_str());
+    let is_repeated = |(name, _): &&(String, String)| !name.eq_ignore_ascii_case("transfer-encoding");
     Request { headers: request.headers.iter().filter(is_repeated).cloned().collect(), ..request.clone() }
 }
 

@@ -9,23 +9,12 @@ use super::left_out::LeftOut;
 use crate::golden::format::{Exchange, Expected, SWITCHING};
 use crate::golden::message::{Data, Message, Side};
 use crate::golden::url::{NoTarget, Origin, Target};
-use crate::http::Request;
+use crate::http::{self, Request};
 use crate::time::Timestamp;
 
-/// Headers that are not in a run: those of one connection, and the encodings that the archive has already decoded.
-const NOT_KEPT: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Headers that are not in a run, besides those of one connection: the archive does not tell how a body was framed, and a
+/// replay names its own host.
+const NOT_KEPT: &[&str] = &["host", "transfer-encoding"];
 
 /// The request line of an entry: enough to name the entry, and to choose an origin.
 pub(super) struct Asked {
@@ -228,7 +217,7 @@ fn headers(message: &Node<'_>) -> Result<Vec<(String, String)>, LeftOut> {
     for header in message.get("headers").items_if_any().map_err(LeftOut::Malformed)? {
         let name = header.get("name").text().map_err(LeftOut::Malformed)?;
         let name_kept = name.to_ascii_lowercase();
-        if name.starts_with(':') || NOT_KEPT.contains(&name_kept.as_str()) {
+        if name.starts_with(':') || NOT_KEPT.contains(&name_kept.as_str()) || http::is_of_connection(name) {
             continue;
         }
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
